@@ -106,11 +106,10 @@ class Emulator:
             store = stack.enter_context(closing(CallStore(self.database, clock)))
             clock.catch_up(store.last_change())  # the clock that wrote the file may have been ahead
             listener = None if self.port is None else self._listen(stack, self.port)
-            account, anywhere = self.account, self.callbacks_anywhere
             url = self.base_url if listener else REAL_URL
-            store.recordings.location = f"{url}{account.path}/Recordings"
+            store.recordings.location = f"{url}{self.account.path}/Recordings"
             hooks = await stack.enter_async_context(
-                webhooks(account.sid, account.auth_token, anywhere=anywhere)
+                webhooks(self.account, anywhere=self.callbacks_anywhere)
             )
             sender = CallbackSender(store.callbacks, hooks)
             await stack.enter_async_context(sender.running())
@@ -172,7 +171,7 @@ class Emulator:
         numbers: Collection[str],
     ) -> ASGIApp:
         interval = 1 / self.calls_per_second
-        api = CallsApi(self.account, store, self._switchboard, numbers, self.scenario, interval)
+        api = CallsApi(self.account, store, self._switchboard, self.scenario, interval)
         others = AccountApi(self.account, numbers, self.scenario)
         recordings = RecordingsApi(self.account, store)
         routes = [*api.routes(), *recordings.routes(), *others.routes()]

@@ -15,8 +15,8 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
-    with_config,
 )
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from calls_mcp.emulator.addresses import is_address, is_phone_number
 from calls_mcp.emulator.errors import StartError, describe, invalid
@@ -26,6 +26,7 @@ DEFAULT_TALK = 20  # seconds, if nothing else ends a call
 VALID_FROM = "+15005550006"
 INVALID_FROM = "+15005550001"
 _OTHERWISE = "otherwise"
+_STRICT = ConfigDict(extra="forbid")
 _APPLICATION = re.compile("AP[0-9a-fA-F]{32}")
 
 Keys = Annotated[str, StringConstraints(pattern=r"^[0-9A-D*#wW]{1,64}$")]
@@ -43,8 +44,7 @@ AnsweredBy = Literal[
 ]
 
 
-@with_config(ConfigDict(extra="forbid"))
-@dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=_STRICT)
 class Reaction:
     """What the callee does, once: at a time, or in response to a prompt.
 
@@ -72,8 +72,7 @@ class Reaction:
             raise ValueError("needs one of press, say and hang_up")
 
 
-@with_config(ConfigDict(extra="forbid"))
-@dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=_STRICT)
 class Script:
     """The behavior of a destination.
 

@@ -19,6 +19,8 @@ import certifi
 import httpx2
 from httpx2 import Cookies
 
+from calls_mcp.emulator.account import Account
+
 TOTAL_SECONDS = 15  # for all attempts of a request
 LONGEST_BODY = 65_537  # bytes of a response that are kept, one more than TwiML can have
 MOST_REDIRECTIONS = 10
@@ -26,7 +28,7 @@ MOST_REDIRECTIONS = 10
 _POLICIES = {name: frozenset({name}) for name in ("4xx", "5xx", "ct", "rt")}
 _POLICIES["all"] = frozenset(_POLICIES)
 
-_NOT_SENT = "not sent: other machines receive no callbacks (see --callbacks-anywhere)"
+_ELSEWHERE = "other machines receive no callbacks (see --callbacks-anywhere)"
 
 logger = logging.getLogger(__name__)
 
@@ -106,25 +108,25 @@ class Webhooks:
     """Sends an account's requests to the customer's URLs.
 
     Attributes:
-        account_sid: The account, which every request names.
-        auth_token: Signs the requests.
+        account: The account, which every request names, and whose auth token signs it.
         anywhere: Whether requests are sent to other machines.
         http: The HTTP client.
     """
 
-    account_sid: str
-    auth_token: str
+    account: Account
     anywhere: bool
     http: httpx2.AsyncClient
 
-    def reaches(self, url: str) -> bool:
-        """Whether requests are sent to this URL."""
+    def obstacle(self, url: str) -> str:
+        """Return why no requests are sent to this URL, empty if they are."""
         try:
             parts = urlsplit(url)
-            is_valid = parts.port != 0  # which fails above 65535
-        except ValueError:
-            return False
-        return is_valid and (self.anywhere or is_loopback(parts.hostname or ""))
+            port = parts.port
+        except ValueError as error:
+            return str(error)
+        if port == 0:
+            return "port 0 is invalid"
+        return "" if self.anywhere or is_loopback(parts.hostname or "") else _ELSEWHERE
 
     async def send(
         self,
@@ -171,7 +173,7 @@ class Webhooks:
         overrides: ConnectionOverrides,
     ) -> httpx2.Request:
         """Return the HTTP request, signed with the account's token."""
-        form = {**form, "AccountSid": self.account_sid}
+        form = {**form, "AccountSid": self.account.sid}
         query = urlsplit(url).query
         headers = {"I-Twilio-Idempotency-Token": token, "User-Agent": "TwilioProxy/1.1"}
         if method == "GET":
@@ -179,7 +181,7 @@ class Webhooks:
             form = {}
         else:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
-        headers["X-Twilio-Signature"] = signature(url, form, self.auth_token)
+        headers["X-Twilio-Signature"] = signature(url, form, self.account.auth_token)
         timeout = httpx2.Timeout(overrides.read, connect=overrides.connect)
         body = urlencode(form) or None
         return self.http.build_request(method, url, headers=headers, content=body, timeout=timeout)
@@ -202,8 +204,8 @@ class Webhooks:
         reply = Reply()
         for _ in range(MOST_REDIRECTIONS + 1):
             url = str(request.url)
-            if not self.reaches(url):
-                return Reply(failure=_NOT_SENT)
+            if obstacle := self.obstacle(url):
+                return Reply(failure=f"not sent: {obstacle}")
             if cookies:
                 cookies.set_cookie_header(request)
             async with aclosing(await self.http.send(request, stream=True)) as response:
@@ -221,9 +223,7 @@ class Webhooks:
 
 
 @asynccontextmanager
-async def webhooks(
-    account_sid: str, auth_token: str, *, anywhere: bool
-) -> AsyncGenerator[Webhooks]:
+async def webhooks(account: Account, *, anywhere: bool) -> AsyncGenerator[Webhooks]:
     """Yield the webhooks of an account, which can be sent while the context is open."""
     # a kept connection could close at the moment that it is used again
     limits = httpx2.Limits(max_keepalive_connections=0)
@@ -231,7 +231,7 @@ async def webhooks(
     async with httpx2.AsyncClient(
         trust_env=False, verify=_certificates(), limits=limits, cookies=no_cookies
     ) as http:
-        yield Webhooks(account_sid, auth_token, anywhere, http)
+        yield Webhooks(account, anywhere, http)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -157,3 +158,24 @@ def test_an_incomplete_reaction_is_refused_in_code_too() -> None:
         Reaction(press="1")
     with pytest.raises(ValueError, match="needs one of press, say and hang_up"):
         Reaction(at=1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("end_as", "buzy"),
+        ("answered_by", "robot"),
+        ("answer_after", -1),
+        ("voice_method", "PUT"),
+        ("reactions", ["press 1"]),
+    ],
+)
+def test_an_invalid_script_is_refused_in_code_too(field: str, value: object) -> None:
+    values: dict[str, Any] = {field: value}
+    with pytest.raises(ValueError, match=field):
+        Script(**values)
+
+
+def test_an_invalid_reaction_is_refused_in_code_too() -> None:
+    with pytest.raises(ValueError, match="press"):
+        Reaction(at=1, press="5 times")

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from calls_mcp.emulator import Emulator, ManualClock, Script
+from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator, ManualClock, Script
 from calls_mcp.emulator.testing import running
 from calls_mcp.emulator.webhooks import ConnectionOverrides, webhooks
 
@@ -172,7 +172,22 @@ def test_a_document_is_named_without_the_parameters_of_its_get_request(receiver:
 @pytest.mark.parametrize("anywhere", [False, True])
 @pytest.mark.anyio
 async def test_an_invalid_url_is_a_failure(method: str, url: str, *, anywhere: bool) -> None:
-    async with webhooks("", "", anywhere=anywhere) as hooks:
+    async with webhooks(DEFAULT_ACCOUNT, anywhere=anywhere) as hooks:
         reply = await hooks.send(method, url, {}, "")
     assert reply.status is None
     assert reply.failure
+
+
+@pytest.mark.parametrize(
+    ("url", "failure"),
+    [
+        ("http://127.0.0.1:0/", "not sent: port 0 is invalid"),
+        ("http://127.0.0.1:99999/", "not sent: Port out of range 0-65535"),
+        ("http://192.0.2.1/", "not sent: other machines receive no callbacks"),
+    ],
+)
+@pytest.mark.anyio
+async def test_the_failure_says_why_a_request_was_not_sent(url: str, failure: str) -> None:
+    async with webhooks(DEFAULT_ACCOUNT, anywhere=False) as hooks:
+        reply = await hooks.send("POST", url, {}, "")
+    assert reply.failure.startswith(failure)

@@ -1,7 +1,6 @@
 """The five endpoints of the Calls API, and the JSON object of a call."""
 
 import json
-from collections.abc import Collection
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Literal, cast
@@ -29,11 +28,11 @@ from calls_mcp.emulator.clock import rfc2822
 from calls_mcp.emulator.database import Page
 from calls_mcp.emulator.errors import invalid, not_found
 from calls_mcp.emulator.recordings import RecordingOptions
-from calls_mcp.emulator.scenario import INVALID_FROM, VALID_FROM, Scenario, Script
+from calls_mcp.emulator.scenario import INVALID_FROM, Scenario, Script
 from calls_mcp.emulator.voice.callee import Callee
 from calls_mcp.emulator.voice.instructions import Instructions, Method
 from calls_mcp.emulator.voice.session import Leg
-from calls_mcp.emulator.voice.switchboard import Switchboard, answering
+from calls_mcp.emulator.voice.switchboard import Switchboard
 
 INSTRUCTIONS = ("Url", "Twiml", "ApplicationSid")
 
@@ -68,7 +67,6 @@ class CallsApi:
         account: The account.
         store: Its calls.
         switchboard: Executes their instructions.
-        own_numbers: Its phone numbers.
         scenario: The behavior of destinations.
         interval: Seconds between dialing two calls.
     """
@@ -76,7 +74,6 @@ class CallsApi:
     account: Account
     store: CallStore
     switchboard: Switchboard
-    own_numbers: Collection[str]
     scenario: Scenario
     interval: float
 
@@ -95,7 +92,7 @@ class CallsApi:
         script = self.switchboard.script_of(to)
         application = self.scenario.application(values.get("ApplicationSid", ""))
         _check_from(from_, to)
-        if is_phone_number(from_) and from_ not in {VALID_FROM, *self.own_numbers}:
+        if is_phone_number(from_) and not self.switchboard.owns(from_):
             raise invalid(
                 f"The source phone number provided, {from_}, is not yet verified for your account.",
                 21210,
@@ -255,7 +252,7 @@ def _outbound(values: Values, script: Script, now: float, ring_at: float) -> Cal
 def _leg(values: Values, script: Script, application: Script | None) -> Leg:
     """Return what is known about a new call besides its record."""
     if application is not None:
-        leg = answering(application, Callee(script))
+        leg = Leg.of_application(application, Callee(script))
     elif "ApplicationSid" in values:
         leg = Leg(Callee(script))
     else:

@@ -243,8 +243,10 @@ def _require_this_machine(request: Request) -> None:
     origin = request.headers.get("origin")
     to_loopback = is_loopback(urlsplit(f"//{host}").hostname or "")
     same_origin = origin is None or urlsplit(origin).netloc == host
+    same_site = request.headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
+    is_link = request.method == "GET" and request.headers.get("sec-fetch-mode") == "navigate"
     from_loopback = request.client is not None and is_loopback(request.client.host)
-    if not (to_loopback and same_origin and from_loopback):
+    if not (to_loopback and same_origin and (same_site or is_link) and from_loopback):
         raise ApiError(
             403,
             20003,

@@ -35,20 +35,22 @@ def application(routes: Sequence[Route], *, strict: bool) -> Starlette:
         strict: Whether unknown parameters are refused. Twilio ignores them.
     """
     handlers = {ApiError: refuse, HTTPException: _refuse_route}
-    middleware = [Middleware(_RequestIds)]
+    middleware = [Middleware(RequestIds)]
     app = Starlette(routes=routes, exception_handlers=handlers, middleware=middleware)
     app.router.redirect_slashes = False
     app.state.strict = strict
     return app
 
 
-class _RequestIds:
+class RequestIds:
     """ASGI middleware that names each request in its response, for people to quote."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, by ASGI."""
+
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 request_id = f"RQ{secrets.token_hex(16)}"

@@ -9,12 +9,12 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from calls_mcp.emulator.account import basic_credentials
-from calls_mcp.emulator.api.endpoints import pairs
+from calls_mcp.emulator.api.endpoints import RequestIds, pairs
 from calls_mcp.emulator.errors import ApiError
 
 MAX_REQUESTS = 10_000
@@ -169,8 +169,8 @@ class Fault(BaseModel):
             raise ValueError(f"a {self.kind} fault does not use {', '.join(unused)}")
         return self
 
-    def response(self) -> Response | None:
-        """Return the response that replaces the normal one, None to close the connection."""
+    def response(self) -> ASGIApp | None:
+        """Return what responds instead of the application, None to close the connection."""
         if self.kind == "drop":
             return None
         if self.kind == "html":
@@ -178,10 +178,11 @@ class Fault(BaseModel):
             return HTMLResponse(HTML.format(status=status), status)
         if self.kind == "rate-limit":
             error = ApiError(429, TOO_MANY_REQUESTS, "Too Many Requests")
-            return JSONResponse(error.body(), 429, {"Retry-After": str(self.retry_after)})
+            headers = {"Retry-After": str(self.retry_after)}
+            return RequestIds(JSONResponse(error.body(), 429, headers))
         status = self.status or 503
         error = ApiError(status, 20_000 + status, "An injected fault caused this error.")
-        return JSONResponse(error.body(), status)
+        return RequestIds(JSONResponse(error.body(), status))
 
 
 @dataclass

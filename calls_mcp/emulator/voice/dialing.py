@@ -6,19 +6,21 @@ from dataclasses import replace
 
 from calls_mcp.emulator.call_lifecycle import DEFAULT_TIME_LIMIT, Status
 from calls_mcp.emulator.voice import verbs
+from calls_mcp.emulator.voice.exchange import (
+    Changed,
+    Connected,
+    Gone,
+    Input,
+    Party,
+    Pressed,
+    Released,
+)
 from calls_mcp.emulator.voice.instructions import Instructions
 from calls_mcp.emulator.voice.session import (
     FOREVER,
-    Changed,
-    Connected,
     Ended,
-    Gone,
-    Input,
     LeaveQueue,
-    Party,
-    Pressed,
     Redirected,
-    Released,
     Session,
     Steps,
     Verb,
@@ -28,6 +30,7 @@ from calls_mcp.emulator.voice.twiml import ELEMENTS, Element
 DIAL_TIMEOUT = 30  # seconds
 DIAL_INTERVAL = 0.1  # seconds between calls at once, so that one of them answers first
 LONGEST_QUEUE = 100
+INVALID_CALLER_ID = "13214"
 
 Parameters = Mapping[str, str]
 
@@ -60,13 +63,25 @@ def _available(session: Session, nouns: Sequence[Element]) -> Iterator[Element]:
 
 
 def _dial_people(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Parameters]:
-    batches = [[noun] for noun in nouns] if verb.flag("sequential") else [nouns]
     parameters: Parameters = {"DialCallStatus": "failed"}
+    if not _may_use_caller_id(session, verb, nouns):
+        message = f"The caller ID {verb.get('callerId')} is not a number of the account."
+        session.note("error", message, code=INVALID_CALLER_ID)
+        return parameters
+    batches = [[noun] for noun in nouns] if verb.flag("sequential") else [nouns]
     for batch in batches:
         parameters = yield from _ring(session, verb, batch)
         if parameters["DialCallStatus"] == "completed" or session.is_over:
             break
     return parameters
+
+
+def _may_use_caller_id(session: Session, verb: Element, nouns: Sequence[Element]) -> bool:
+    """Return whether phone numbers can be dialed from the caller ID, which clients can choose."""
+    caller_id, call = verb.get("callerId"), session.exchange.call(session.sid)
+    if not caller_id or all(noun.name != "Number" for noun in nouns):
+        return True
+    return caller_id in {call.from_, call.to} or session.exchange.owns(caller_id)
 
 
 def _ring(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Parameters]:
@@ -96,6 +111,8 @@ def _ring(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Pa
                     answered.add(received.call.sid)
                     continue
                 last, status = received.call.sid, received.call.status
+                if status == "completed":  # by the instructions that it heard first
+                    status = "no-answer"
                 live.remove(last)
                 answered.discard(last)
             elif _hangs_up(verb, received):

@@ -1,18 +1,25 @@
 """Where the instructions of a call come from: the TwiML of a request, or an application."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
+from itertools import count
 from typing import Literal
 from urllib.parse import urljoin, urlsplit
 
+from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.voice.twiml import Element, InstructionError, parse
-from calls_mcp.emulator.webhooks import Reply
+from calls_mcp.emulator.webhooks import Cookies, Reply, Webhooks
 
 INVALID_URL = 11100
 HTTP_FAILURE = 11200
 CONNECTION_FAILURE = 11205
 WRONG_CONTENT_TYPE = 12300
+CONCURRENCY = 32
+"""How many documents are requested at once. Small web servers refuse hundreds of connections."""
+
 _TWIML_TYPES = frozenset({"text/xml", "application/xml", "text/html"})
 
 Method = Literal["GET", "POST"]
@@ -62,19 +69,31 @@ class Fetched:
     """The reply to a request for a document.
 
     Attributes:
-        number: The number of the request.
+        instructions: What was requested.
         reply: The reply.
     """
 
-    number: int
+    instructions: Instructions
     reply: Reply
 
-    def document(self, url: str) -> tuple[Element, ...]:
-        """Return the verbs of the document at this URL.
+    @property
+    def url(self) -> str:
+        """The URL of the document, after redirections."""
+        return self.reply.url or self.instructions.url
+
+    @property
+    def outcome(self) -> Mapping[str, str]:
+        """What the transcript says about the request."""
+        status = self.reply.failure or str(self.reply.status)
+        return {"method": self.instructions.method, "status": status}
+
+    def document(self) -> tuple[Element, ...]:
+        """Return the verbs of the document.
 
         Raises:
             InstructionError: There is no document, or it is invalid.
         """
+        url = self.url
         status, content_type, body, failure, *_ = self.reply
         content_type = content_type.partition(";")[0].strip().lower()
         if status is None:
@@ -92,3 +111,75 @@ class Fetched:
             return parse(body)
         except InstructionError as error:
             raise InstructionError(error.code, error.message, url) from error
+
+
+class Documents:
+    """Requests documents, which arrive in the order of their responses.
+
+    `arrived` is called in a transaction of the store, with the call's SID.
+    """
+
+    def __init__(
+        self, webhooks: Webhooks, store: CallStore, arrived: Callable[[str, Fetched], None]
+    ) -> None:
+        self._webhooks = webhooks
+        self._store = store
+        self._arrived = arrived
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers = count(1)
+        self._pending: set[int] = set()
+        self._idle = asyncio.Event()
+        self._connections = asyncio.Semaphore(CONCURRENCY)
+
+    def fetch(
+        self, sid: str, instructions: Instructions, form: Mapping[str, str], cookies: Cookies
+    ) -> None:
+        """Request a document for a call, from any thread."""
+        number = next(self._numbers)
+        self._pending.add(number)
+        receive = partial(self._receive, number, sid, instructions, form, cookies)
+        self._loop.call_soon_threadsafe(self._start, receive)
+
+    async def settle(self) -> None:
+        """Wait until no document is being fetched."""
+        while True:
+            with self._store.transaction():
+                if not self._pending:
+                    return
+                self._idle.clear()
+            await self._idle.wait()
+
+    async def cancel(self) -> None:
+        """Cancel all requests."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start(self, receive: Callable[[], Coroutine[None, None, None]]) -> None:
+        task = asyncio.create_task(receive())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _receive(
+        self,
+        number: int,
+        sid: str,
+        instructions: Instructions,
+        form: Mapping[str, str],
+        cookies: Cookies,
+    ) -> None:
+        method, url, token = instructions.method, instructions.url, f"{sid}/{number}"
+        try:
+            async with self._connections:
+                reply = await self._webhooks.send(
+                    method, url, {**form, **instructions.parameters}, token, cookies
+                )
+            with self._store.transaction():
+                self._arrived(sid, Fetched(instructions, reply))
+        finally:
+            self._pending.discard(number)
+            if not self._pending:
+                self._idle.set()
+            with self._store.transaction():  # which handles what has arrived
+                pass

@@ -7,12 +7,13 @@ hour on hold takes no time on a clock that is moved ahead.
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Self, TypeVar
 
-from calls_mcp.emulator.call_lifecycle import LIVE, Call, Status
+from calls_mcp.emulator.call_lifecycle import LIVE, Status
 from calls_mcp.emulator.recordings import RecordingOptions, Source
-from calls_mcp.emulator.scenario import DEFAULT_TALK
+from calls_mcp.emulator.scenario import DEFAULT_TALK, Script
 from calls_mcp.emulator.voice.callee import Callee, keys_seconds, speech_seconds
+from calls_mcp.emulator.voice.exchange import Exchange, Gone, Input
 from calls_mcp.emulator.voice.instructions import Fetched, Instructions, absolute
 from calls_mcp.emulator.voice.twiml import (
     SCHEMA_WARNING,
@@ -32,50 +33,6 @@ _APOLOGY = "We are sorry, an application error has occurred. Goodbye."
 APOLOGY = Instructions(twiml=f"<Response><Say>{_APOLOGY}</Say></Response>")
 
 T = TypeVar("T")
-
-
-# What happens during a wait
-
-
-@dataclass(frozen=True)
-class Pressed:
-    """The other party pressed a key."""
-
-    key: str
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """The other party said something."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Changed:
-    """The status of the call, or of one that it dialed, has changed."""
-
-    call: Call
-
-
-@dataclass(frozen=True)
-class Connected:
-    """The dialed call `sid` is ready to talk."""
-
-    sid: str
-
-
-@dataclass(frozen=True)
-class Released:
-    """The conference or the talk with the one who served the queue has ended."""
-
-
-@dataclass(frozen=True)
-class Gone:
-    """The call has ended. The session must not wait again."""
-
-
-Input = Pressed | Spoken | Changed | Connected | Released | Fetched | Gone
 Steps = Generator[float, Input | None, T]
 
 
@@ -100,25 +57,6 @@ class Ended(Exception):
 
 class LeaveQueue(Exception):
     """The instructions that are heard in a queue leave it."""
-
-
-@dataclass(frozen=True)
-class Party:
-    """Someone to dial.
-
-    Attributes:
-        to: The address.
-        caller_id: The caller ID.
-        delay: Seconds until the call is dialed.
-        timeout: Seconds of ringing.
-        noun: The element in `<Dial>`, with absolute URLs.
-    """
-
-    to: str
-    caller_id: str
-    delay: float
-    timeout: float
-    noun: Element
 
 
 # The session
@@ -148,10 +86,11 @@ class Leg:
         keys: The keys that are pressed after the answer.
         awaits_greeting: Whether the instructions begin after the greeting of a machine.
         is_incoming: Whether the call comes from outside, and the application answers it.
-        is_whisper: Whether the instructions are what a dialed party hears before it is connected.
+        is_dialed: Whether another call dialed it, and is connected to it after its instructions.
         budget: What it can still ask for, together with the call that dialed it.
         cookies: The cookies of the application.
         status: The latest known status of the call.
+        entries: The number of entries in its transcript.
     """
 
     callee: Callee
@@ -160,88 +99,30 @@ class Leg:
     keys: str = ""
     awaits_greeting: bool = False
     is_incoming: bool = False
-    is_whisper: bool = False
+    is_dialed: bool = False
     budget: Budget = field(default_factory=Budget)
     cookies: Cookies = field(default_factory=Cookies)
     status: Status = "queued"
+    entries: int = 0
 
+    @classmethod
+    def of_application(cls, application: Script, caller: Callee) -> Self:
+        """Return what is known about an inbound call that an application answers."""
+        fallback = application.voice_fallback_url
+        return cls(
+            caller,
+            Instructions(application.voice_url or "", None, application.voice_method),
+            Instructions(fallback) if fallback else None,
+        )
 
-class Exchange(Protocol):
-    """What a session needs from the switchboard. `sid` is a call."""
-
-    def call(self, sid: str) -> Call:
-        """Return the present record of a call."""
-        ...
-
-    def note(self, sid: str, event: str, text: str = "", **details: str) -> None:
-        """Add an entry to the transcript."""
-        ...
-
-    def can_reach(self, url: str) -> bool:
-        """Whether documents may be requested from this URL."""
-        ...
-
-    def fetch(self, sid: str, instructions: Instructions) -> int:
-        """Request a document, which arrives as `Fetched` with the returned number."""
-        ...
-
-    def answer(self, sid: str) -> None:
-        """Answer a call from outside."""
-        ...
-
-    def hang_up(self, sid: str, status: Status = "completed") -> None:
-        """End a call, with this status if it was not answered."""
-        ...
-
-    def press(self, sid: str, keys: str) -> None:
-        """Press keys for the other party to hear."""
-        ...
-
-    def tell(self, sid: str, text: str) -> None:
-        """Tell the other party what it has just heard."""
-        ...
-
-    def dial(self, sid: str, party: Party) -> str:
-        """Call someone for this call, and return the SID of the new call."""
-        ...
-
-    def watch(self, sid: str, other: str) -> None:
-        """Receive `Changed` when another call is answered or ends."""
-        ...
-
-    def join(self, sid: str, conference: Element) -> int:
-        """Join a conference and return the number of its participants, 0 if it is full."""
-        ...
-
-    def leave(self, sid: str) -> None:
-        """Leave the conference or queue."""
-        ...
-
-    def enqueue(self, sid: str, queue: str, limit: int) -> int:
-        """Join the end of a queue and return the position, 0 if the queue is full."""
-        ...
-
-    def position(self, sid: str, queue: str) -> tuple[int, int]:
-        """Return the position of a call in a queue, from 1, and the length of the queue."""
-        ...
-
-    def serve(self, sid: str, queue: str) -> None:
-        """Take the first call of a queue, or wait for one; it arrives as `Connected`."""
-        ...
-
-    def release(self, sid: str) -> None:
-        """Let a call that was taken from a queue continue."""
-        ...
-
-    def connect(self, sid: str) -> None:
-        """Connect a dialed call to the one that dialed it."""
-        ...
-
-    def save_recording(
-        self, sid: str, source: Source, started: float, options: RecordingOptions
-    ) -> Mapping[str, str]:
-        """Keep a recording that ends now, and return the parameters that describe it."""
-        ...
+    @classmethod
+    def of_noun(cls, noun: Element, script: Script, budget: Budget) -> Self:
+        """Return what is known about a call to the party that a noun in `<Dial>` names."""
+        keys, url = noun.get("sendDigits"), noun.get("url")
+        instructions = Instructions(url, None, noun.method()) if url else None
+        if keys and instructions is None:
+            instructions = Instructions(twiml="<Response/>")
+        return cls(Callee(script), instructions, keys=keys, is_dialed=True, budget=budget)
 
 
 class Session:
@@ -278,7 +159,7 @@ class Session:
             try:
                 yield from prepare
                 yield from self.execute(instructions, self._verbs)
-                if self.leg.is_whisper:
+                if self.leg.is_dialed:
                     self.exchange.connect(self.sid)
                     return
                 self.note("hung up", "at the end of the instructions")
@@ -396,15 +277,13 @@ class Session:
         instructions = instructions.resolved(self.url)
         if not self.exchange.can_reach(instructions.url):
             yield from self._talk_without_instructions(instructions.url)
-        number = self.exchange.fetch(self.sid, instructions)
-        while (
-            fetched := (yield from self.await_input((Fetched,)))
-        ) is None or fetched.number != number:
-            pass
-        self.url = fetched.reply.url or instructions.url
-        status = fetched.reply.failure or str(fetched.reply.status)
-        self.note("fetched", self.url, method=instructions.method, status=status)
-        return fetched.document(self.url)
+        self.exchange.fetch(self.sid, instructions)
+        fetched = None
+        while fetched is None or fetched.instructions is not instructions:
+            fetched = yield from self.await_input((Fetched,))
+        self.url = fetched.url
+        self.note("fetched", fetched.url, **fetched.outcome)
+        return fetched.document()
 
     def _talk_without_instructions(self, url: str) -> Steps[None]:
         """Let the parties talk, because the instructions are out of reach."""

@@ -1,12 +1,10 @@
 """The switchboard runs the sessions of all calls, in the order of time, and connects them."""
 
-import asyncio
 import heapq
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count
 
 from calls_mcp.emulator import call_lifecycle
@@ -16,37 +14,28 @@ from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callbacks import call_parameters
 from calls_mcp.emulator.errors import CALL_STATE, ApiError, invalid
 from calls_mcp.emulator.recordings import RecordingOptions, Source
-from calls_mcp.emulator.scenario import Scenario, Script
-from calls_mcp.emulator.transcripts import TranscriptEntry
+from calls_mcp.emulator.scenario import VALID_FROM, Scenario, Script
+from calls_mcp.emulator.transcripts import LONGEST, TranscriptEntry
 from calls_mcp.emulator.voice import dialing, verbs
 from calls_mcp.emulator.voice.callee import Callee, Reaction, key_times
-from calls_mcp.emulator.voice.instructions import Fetched, Instructions
-from calls_mcp.emulator.voice.rooms import Conferences, Queues
-from calls_mcp.emulator.voice.session import (
-    FOREVER,
-    Budget,
+from calls_mcp.emulator.voice.exchange import (
     Changed,
     Connected,
-    Ended,
     Gone,
     Input,
-    Leg,
     Party,
     Pressed,
-    Redirected,
     Released,
-    Session,
     Spoken,
-    Steps,
 )
+from calls_mcp.emulator.voice.instructions import Documents, Fetched, Instructions
+from calls_mcp.emulator.voice.rooms import Conferences, Queues
+from calls_mcp.emulator.voice.session import FOREVER, Ended, Leg, Redirected, Session, Steps
 from calls_mcp.emulator.voice.twiml import Element
-from calls_mcp.emulator.webhooks import Reply, Webhooks
+from calls_mcp.emulator.webhooks import Webhooks
 
 _VERBS = {**verbs.VERBS, **dialing.VERBS}
 _WHISPERED = verbs.VERBS
-
-CONCURRENCY = 32
-"""How many documents are requested at once. Small web servers refuse hundreds of connections."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +78,8 @@ class Switchboard:
         self._scenario = scenario
         self._own_numbers = own_numbers
         self._webhooks = webhooks
-        self._loop = asyncio.get_running_loop()
-        self._requests: set[asyncio.Task[None]] = set()
+        self._documents = Documents(webhooks, store, self._arrived)
         self._numbers = count(1)
-        self._pending: set[int] = set()
-        self._idle = asyncio.Event()
-        self._connections = asyncio.Semaphore(CONCURRENCY)
         self._forget()
         store.timers = self
 
@@ -114,20 +99,13 @@ class Switchboard:
         try:
             yield
         finally:
-            for request in self._requests:
-                request.cancel()
+            await self._documents.cancel()
             if self._running:
                 self._stop()
-            await asyncio.gather(*self._requests, return_exceptions=True)
 
     async def settle(self) -> None:
         """Wait until no document is being fetched."""
-        while True:
-            with self._store.transaction():
-                if not self._pending:
-                    return
-                self._idle.clear()
-            await self._idle.wait()
+        await self._documents.settle()
 
     def next_due(self) -> float:
         """Return when something happens next, infinity if nothing will."""
@@ -256,7 +234,7 @@ class Switchboard:
                 end_at=now + call_lifecycle.DEFAULT_TIMEOUT,
                 end_as="no-answer",
             )
-            leg = answering(application, Callee(caller))
+            leg = Leg.of_application(application, Callee(caller))
             leg.is_incoming = True
             self.expect(call, leg)
             self._store.add(call)
@@ -311,21 +289,21 @@ class Switchboard:
 
     def _start(self, sid: str, leg: Leg) -> None:
         call = self.call(sid)
-        if leg.callee.script.talk_for is None and not leg.is_whisper:
+        if leg.callee.script.talk_for is None and not leg.is_dialed:
             self._replan(call_lifecycle.held(call, self._store.now))
-        session = Session(sid, leg, self, _WHISPERED if leg.is_whisper else _VERBS)
+        session = Session(sid, leg, self, _WHISPERED if leg.is_dialed else _VERBS)
         self._running[sid] = running = _Running(session, session.run())
         self._resume(running, None)
 
     def _redirect(self, sid: str, instructions: Instructions) -> None:
         leg, running = self._legs[sid], self._running.get(sid)
-        if running and not leg.is_whisper:
+        if running and not leg.is_dialed:
             self._resume(running, Redirected(instructions))
             return
         if running:
             running.steps.close()
         self._notify(self.call(sid)._replace(status="completed"))  # it leaves who dialed it
-        leg = replace(leg, instructions=instructions, keys="", is_whisper=False)
+        leg = replace(leg, instructions=instructions, keys="", is_dialed=False)
         self._legs[sid] = leg
         self._start(sid, leg)
 
@@ -336,11 +314,21 @@ class Switchboard:
                 running.session.leg.status = call.status
                 self._resume(running, Gone())
             running.steps.close()
-        del self._legs[sid]
         if call is not None:
             details = {} if call.duration is None else {"duration": f"{call.duration} s"}
             self.note(sid, "ended", call.status, **details)
             self._notify(call)
+        del self._legs[sid]
+
+    def _arrived(self, sid: str, fetched: Fetched) -> None:
+        """Pass a document on to its call; after the call, only note it."""
+        if sid in self._legs:
+            self._post(self._store.now, sid, fetched)
+        elif self._store.get(sid):
+            self._add_entry(sid, "fetched", fetched.url, fetched.outcome)
+
+    def _add_entry(self, sid: str, event: str, text: str, details: Mapping[str, str]) -> None:
+        self._store.transcripts.add(sid, TranscriptEntry(self._store.now, event, text, details))
 
     def _notify(self, call: Call) -> None:
         for sid in self._watchers.pop(call.sid, ()):
@@ -367,38 +355,28 @@ class Switchboard:
     # What sessions ask for (see Exchange)
 
     def call(self, sid: str) -> Call:
-        """Return the present record of a call."""
         call = self._store.get(sid)
         if call is None:
             raise LookupError(f"{sid} is not a call")
         return call
 
     def note(self, sid: str, event: str, text: str = "", **details: str) -> None:
-        """Add an entry to the transcript."""
-        self._store.transcripts.add(sid, TranscriptEntry(self._store.now, event, text, details))
+        leg = self._legs[sid]
+        leg.entries += 1
+        if leg.entries <= LONGEST:
+            self._add_entry(sid, event, text, details)
+
+    def owns(self, number: str) -> bool:
+        return number == VALID_FROM or number in self._own_numbers
 
     def can_reach(self, url: str) -> bool:
-        """Whether documents may be requested from this URL."""
-        return self._webhooks.reaches(url)
+        return not self._webhooks.obstacle(url)
 
-    def fetch(self, sid: str, instructions: Instructions) -> int:
-        """Request a document, which arrives as `Fetched` with the returned number."""
-        number = next(self._numbers)
-        parameters = {**call_parameters(self.call(sid)), **instructions.parameters}
-        self._pending.add(number)
-        request = partial(
-            self._webhooks.send,
-            instructions.method,
-            instructions.url,
-            parameters,
-            f"{sid}/{number}",
-            self._legs[sid].cookies,
-        )
-        self._loop.call_soon_threadsafe(self._request, sid, number, request)
-        return number
+    def fetch(self, sid: str, instructions: Instructions) -> None:
+        form = call_parameters(self.call(sid))
+        self._documents.fetch(sid, instructions, form, self._legs[sid].cookies)
 
     def answer(self, sid: str) -> None:
-        """Answer a call from outside."""
         call, leg = self.call(sid), self._legs.get(sid)
         if leg is not None and call.status == "ringing":
             leg.status = "in-progress"  # so that it begins here, before what is said next
@@ -407,7 +385,6 @@ class Switchboard:
             self._begin(call, leg)
 
     def hang_up(self, sid: str, status: Status = "completed") -> None:
-        """End a call, with this status if it was not answered."""
         call = self._store.get(sid)
         if call is None or not call.live:
             return
@@ -417,18 +394,15 @@ class Switchboard:
         )
 
     def press(self, sid: str, keys: str) -> None:
-        """Press keys for the other party to hear, if it is a number of the account."""
         if peer := self.call(sid).peer_sid:
             self._press(peer, keys, self._store.now)
 
     def tell(self, sid: str, text: str) -> None:
-        """Tell the other party what it has just heard."""
         leg = self._legs.get(sid)
         if leg is not None and (reaction := leg.callee.hear(text)):
             self._schedule(sid, reaction, self._store.now + reaction.after)
 
     def dial(self, sid: str, party: Party) -> str:
-        """Call someone for this call, and return the SID of the new call."""
         now, noun = self._store.now, party.noun
         call = Call(
             sid=new_sid(),
@@ -448,7 +422,7 @@ class Switchboard:
         self.watch(sid, call.sid)
         script = self._script_of(party.to)
         self.place(
-            planned(call, script, party.timeout), _whisper(noun, script, self._legs[sid].budget)
+            planned(call, script, party.timeout), Leg.of_noun(noun, script, self._legs[sid].budget)
         )
         return call.sid
 
@@ -462,7 +436,7 @@ class Switchboard:
         self.expect(call, leg)
         if application := self._scenario.application(call.to):
             caller = Callee(Script(talk_for=leg.callee.script.talk_for))
-            answer = replace(answering(application, caller), budget=leg.budget)
+            answer = replace(Leg.of_application(application, caller), budget=leg.budget)
             answer.is_incoming = self._decides(application)
             self.expect(inbound, answer)
         self._store.add(call, inbound)
@@ -483,49 +457,40 @@ class Switchboard:
         return url is not None and application.end_as == "completed" and self.can_reach(url)
 
     def watch(self, sid: str, other: str) -> None:
-        """Let a call receive `Changed` for another one, and `Connected` when it is ready."""
         self._watchers[other].add(sid)
         if (call := self._store.get(other)) and not call.live:
             self._notify(call)
 
     def connect(self, sid: str) -> None:
-        """Connect a dialed call to the one that dialed it."""
         for watcher in self._watchers.get(sid, ()):
             self._post(self._store.now, watcher, Connected(sid))
 
     def join(self, sid: str, conference: Element) -> int:
-        """Join a conference and return the number of its participants, 0 if it is full."""
         return self._conferences.join(sid, conference)
 
     def leave(self, sid: str) -> None:
-        """Leave every conference and queue."""
         self._queues.leave(sid)
         for other in self._conferences.leave(sid):
             self.release(other)
 
     def enqueue(self, sid: str, queue: str, limit: int) -> int:
-        """Join the end of a queue and return the position, 0 if the queue is full."""
         position = self._queues.join(sid, queue, limit)
         self._connect_queued(queue)
         return position
 
     def position(self, sid: str, queue: str) -> tuple[int, int]:
-        """Return the position of a call in a queue, from 1, and the length of the queue."""
         return self._queues.position(sid, queue)
 
     def serve(self, sid: str, queue: str) -> None:
-        """Take the first call of a queue, or wait for one; it arrives as `Connected`."""
         self._queues.serve(sid, queue)
         self._connect_queued(queue)
 
     def release(self, sid: str) -> None:
-        """Let a call that was taken from a queue continue."""
         self._post(self._store.now, sid, Released())
 
     def save_recording(
         self, sid: str, source: Source, started: float, options: RecordingOptions
     ) -> Mapping[str, str]:
-        """Keep a recording that ends now, and return the parameters that describe it."""
         recordings = self._store.recordings
         return recordings.summary(recordings.add(sid, source, started, self._store.now, options))
 
@@ -541,44 +506,3 @@ class Switchboard:
         except ApiError:
             pass
         return Script(end_as="failed", answer_after=0)
-
-    # Documents
-
-    def _request(self, sid: str, number: int, request: Callable[[], Awaitable[Reply]]) -> None:
-        task = asyncio.create_task(self._receive(sid, number, request))
-        self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
-
-    async def _receive(
-        self, sid: str, number: int, request: Callable[[], Awaitable[Reply]]
-    ) -> None:
-        try:
-            async with self._connections:
-                reply = await request()
-            with self._store.transaction() as now:
-                self._post(now, sid, Fetched(number, reply))
-        finally:
-            self._pending.discard(number)
-            if not self._pending:
-                self._idle.set()
-            with self._store.transaction():  # which handles what has arrived
-                pass
-
-
-def answering(application: Script, caller: Callee) -> Leg:
-    """Return what is known about an inbound call that an application answers."""
-    fallback = application.voice_fallback_url
-    return Leg(
-        caller,
-        Instructions(application.voice_url or "", None, application.voice_method),
-        Instructions(fallback) if fallback else None,
-    )
-
-
-def _whisper(noun: Element, script: Script, budget: Budget) -> Leg:
-    """Return what is known about a call to the party that a noun names."""
-    keys = noun.get("sendDigits")
-    instructions = Instructions(noun.get("url"), None, noun.method()) if noun.get("url") else None
-    if keys and instructions is None:
-        instructions = Instructions(twiml="<Response/>")
-    return Leg(Callee(script), instructions, keys=keys, is_whisper=True, budget=budget)

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from calls_mcp.emulator.voice.callee import PLAY_SECONDS, keys_seconds, speech_seconds
+from calls_mcp.emulator.voice.exchange import Pressed, Spoken
 from calls_mcp.emulator.voice.instructions import Instructions
 from calls_mcp.emulator.voice.session import (
     FOREVER,
     Ended,
     HangUp,
-    Pressed,
     Redirected,
     Session,
-    Spoken,
     Steps,
     Verb,
 )

@@ -202,6 +202,9 @@ async def test_the_page_shows_faults_and_callbacks(api: ApiClient) -> None:
         {"Origin": "https://attacker.example"},
         {"Origin": "null"},
         {"Host": ""},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+        {"Sec-Fetch-Site": "same-site"},
     ],
 )
 async def test_other_sites_in_a_local_browser_are_refused(
@@ -216,6 +219,12 @@ async def test_other_sites_in_a_local_browser_are_refused(
 async def test_all_names_of_this_machine_are_accepted(api: ApiClient, host: str) -> None:
     headers = {"Host": f"{host}:4010", "Origin": f"http://{host}:4010"}
     assert (await api.client.get("/emulator/", headers=headers)).status_code == 200
+
+
+async def test_a_link_on_another_site_can_open_the_page(api: ApiClient) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert (await api.client.get("/emulator/", headers=headers)).status_code == 200
+    assert_refused(await api.client.post("/emulator/reset", headers=headers), 403, 20003)
 
 
 async def test_other_machines_are_refused(emulator: Emulator) -> None:

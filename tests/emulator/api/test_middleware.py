@@ -61,6 +61,7 @@ async def test_a_rate_limit_has_retry_after_and_places_no_call(api: ApiClient) -
     response = await api.post({})
     assert_refused(response, 429, 20429)
     assert response.headers["retry-after"] == "7"
+    assert response.headers["twilio-request-id"].startswith("RQ")
     assert api.emulator.calls.count() == 0
 
 
@@ -70,7 +71,9 @@ async def test_an_error_before_or_after_the_call_is_placed(
     api: ApiClient, *, after: bool, placed: int, status: dict[str, int], expected: int
 ) -> None:
     await add_fault(api, {"kind": "error", "after": after, **status})
-    assert_refused(await api.post({}), expected, 20_000 + expected)
+    response = await api.post({})
+    assert_refused(response, expected, 20_000 + expected)
+    assert response.headers["twilio-request-id"].startswith("RQ")
     assert api.emulator.calls.count() == placed
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from calls_mcp.emulator import Script
+from calls_mcp.emulator import OWN_NUMBERS, Script
 from calls_mcp.emulator.scenario import Reaction
 
 from .phone import CALLEE, Application, Asked, Page, Phone, switched_on
@@ -147,12 +147,30 @@ def test_dial_without_anyone_is_skipped(phone: Phone) -> None:
     assert phone.heard(sid) == ["Go on."]
 
 
-@pytest.mark.parametrize(("attributes", "expected"), [("", None), (f'callerId="{BOB}"', BOB)])
+@pytest.mark.parametrize(
+    ("content", "caller_id", "expected"),
+    [
+        (ALICE, "", OWN_NUMBERS[0]),
+        (ALICE, OWN_NUMBERS[1], OWN_NUMBERS[1]),
+        (ALICE, CALLEE, CALLEE),
+        ("<Client>alice</Client>", "client:bob", "client:bob"),
+    ],
+)
 def test_the_caller_id_of_the_dialed_call(
-    phone: Phone, application: Application, attributes: str, expected: str | None
+    phone: Phone, application: Application, content: str, caller_id: str, expected: str
 ) -> None:
-    sid, _ = dialed(phone, application, ALICE, attributes)
-    assert phone.children(sid)[0]["from"] == (expected or phone.api.number)
+    sid, _ = dialed(phone, application, content, f'callerId="{caller_id}"')
+    assert phone.children(sid)[0]["from"] == expected
+
+
+@pytest.mark.parametrize("caller_id", [BOB, "client:bob", "Bob"])
+def test_a_number_is_not_dialed_with_a_foreign_caller_id(
+    phone: Phone, application: Application, caller_id: str
+) -> None:
+    sid, done = dialed(phone, application, ALICE, f'callerId="{caller_id}"')
+    assert phone.children(sid) == []
+    assert phone.error_codes(sid) == ["13214"]
+    assert done["DialCallStatus"] == "failed"
 
 
 def test_the_time_limit_ends_the_talk(application: Application) -> None:
@@ -232,7 +250,7 @@ def test_a_dialed_party_talks_until_20_seconds_after_its_last_reaction(
 
 
 def test_a_whisper_can_last_longer_than_the_ringing(phone: Phone, application: Application) -> None:
-    whisper = application.says("/whisper", "<Pause length='20'/>")
+    whisper = application.says("/whisper", "<Pause length='10'/>")
     noun = f'<Number url="{whisper}">{ALICE}</Number>'
     _, done = dialed(phone, application, noun, 'timeout="5"')
     assert done["DialCallStatus"] == "completed"
@@ -242,8 +260,18 @@ def test_a_whisper_that_hangs_up_declines_the_call(phone: Phone, application: Ap
     screen = '<Gather numDigits="1" action="/accepted"><Say>Press 1.</Say></Gather><Hangup/>'
     noun = f'<Number url="{application.says("/screen", screen)}">{ALICE}</Number>'
     sid, done = dialed(phone, application, noun)
-    assert done["DialBridged"] == "false"
+    assert (done["DialCallStatus"], done["DialBridged"]) == ("no-answer", "false")
     assert phone.events(sid, "connected") == []
+
+
+def test_the_next_party_is_dialed_after_a_whisper_that_hangs_up(
+    phone: Phone, application: Application
+) -> None:
+    screened = f'<Number url="{application.says("/screen", "<Hangup/>")}">{ALICE}</Number>'
+    nouns = f"{screened}<Number>{BOB}</Number>"
+    sid, done = dialed(phone, application, nouns, 'sequential="true"')
+    assert [child["to"] for child in phone.children(sid)] == [ALICE, BOB]
+    assert (done["DialCallStatus"], done["DialBridged"]) == ("completed", "true")
 
 
 def test_send_digits_are_pressed_after_the_answer(application: Application) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from calls_mcp.emulator import Script
 
-from .phone import Application, Asked, Page, Phone, switched_on
+from .phone import CALLEE, Application, Asked, Page, Phone, switched_on
 
 OWN = "+12025550177"
 MENU = '<Gather action="/chosen" {}><Say>Press a key.</Say></Gather><Say>Nothing.</Say>'
@@ -230,6 +230,17 @@ def test_a_message_is_kept_when_the_other_party_hangs_up(
     assert recorded.form["CallSid"] == sid
     (saved,) = application.requests("/saved")
     assert (saved.form["Digits"], saved.form["CallStatus"]) == ("hangup", "completed")
+
+
+def test_the_transcript_has_the_request_after_a_hang_up(
+    phone: Phone, application: Application
+) -> None:
+    sid = phone.call(Url=application.says("/start", f'<Dial action="/done">{CALLEE}</Dial>'))
+    phone.advance(10)
+    phone.api.hang_up(sid)
+    last = phone.api.transcript(sid)[-1]
+    assert (last.event, last.text) == ("fetched", f"{application.url}/done")
+    assert last.details == {"method": "POST", "status": "404"}
 
 
 def test_an_invalid_callback_url_is_noted_and_the_call_goes_on(
