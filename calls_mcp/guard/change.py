@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
@@ -11,6 +12,7 @@ from calls_mcp.errors import InvocationError, PolicyDenied
 from calls_mcp.guard.policy import (
     Caps,
     Hours,
+    Objection,
     Policy,
     Requirement,
     action_of,
@@ -60,9 +62,9 @@ class Dialing:
 class Change:
     """A requested change. It must be answered by `until` (anyio's clock).
 
-    `requirement` and `rule` come from the policy, and `notes` say what it adds. A confirmation is
-    valid only for its `binding`. `dialing` has the parties that it calls, if any, and `untimely`
-    those that are called outside calling hours.
+    `requirement` and `rule` come from the policy. It sets the arguments in `added`, and `notes` say
+    so. A confirmation is valid only for its `binding`. `dialing` has the parties that it calls, if
+    any, and `untimely` those that are called outside calling hours.
     """
 
     arguments: Arguments
@@ -74,6 +76,7 @@ class Change:
     binding: Binding
     dialing: Dialing | None
     notes: tuple[str, ...] = ()
+    added: frozenset[str] = frozenset()
     untimely: tuple["Untimely", ...] = ()
 
     @property
@@ -127,14 +130,12 @@ def authorize(
     Raises:
         PolicyDenied: The policy refuses it.
     """
-    judgement = judge(policy, arguments, account_sid)
+    late = _untimely(policy.hours, _called(arguments), now)
+    denied = [Objection(x.rule, x.reason, x.hint) for x in late if x.requirement == "deny"]
+    judgement = judge(policy, arguments, account_sid, denied)
     arguments = judgement.arguments
     request = encode(arguments, account_sid)
     dialing = _dialing(policy.caps, arguments, caller.principal, until)
-    late = _untimely(policy.hours, dialing, now)
-    for each in late:
-        if each.requirement == "deny":
-            raise PolicyDenied(each.rule, each.reason, each.hint)
     needs: dict[Requirement, str] = {judgement.requirement: judgement.rule}
     for each in late:
         needs.setdefault(each.requirement, each.rule)
@@ -149,16 +150,22 @@ def authorize(
         binding=_bind(arguments, account_sid, caller.principal),
         dialing=dialing,
         notes=judgement.notes,
+        added=judgement.added,
         untimely=late,
     )
 
 
-def _untimely(hours: Hours, dialing: Dialing | None, now: datetime) -> tuple["Untimely", ...]:
-    if dialing is None:
+def _called(arguments: Arguments) -> tuple[str, ...]:
+    """Return the parties that a change calls, each once, in one order for all changes."""
+    return tuple(sorted({party(to) for to in parties(arguments)}))
+
+
+def _untimely(hours: Hours, called: Sequence[str], now: datetime) -> tuple["Untimely", ...]:
+    if not called:
         return ()
     from calls_mcp.guard.calling_hours import untimely  # noqa: PLC0415  # 60 ms, for numbers
 
-    return untimely(hours, dialing.parties, now)
+    return untimely(hours, called, now)
 
 
 def _bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
@@ -169,7 +176,7 @@ def _bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
 
 
 def _dialing(caps: Caps, arguments: Arguments, principal: str, until: float) -> Dialing | None:
-    called, values = [*map(party, parties(arguments))], arguments.values
+    called, values = parties(arguments), arguments.values
     is_extended = "time_limit" in values and values.get("status") != "completed"
     if not (called or is_extended):
         return None
@@ -178,7 +185,7 @@ def _dialing(caps: Caps, arguments: Arguments, principal: str, until: float) -> 
     extended = max(longest, caps.time_limit or DAY)
     at_once = dialed_at_once(str(values.get("twiml", "")))
     return Dialing(
-        parties=tuple(sorted({*called})),  # all reserve in one order
+        parties=_called(arguments),
         times=len(called),
         at_once=at_once + (arguments.operation.effect == "place"),
         sid=str(values.get("sid", "")),

@@ -61,8 +61,8 @@ class Cursors:
         if cursor is None:
             start = Position(self._page_size(arguments))
             return Query(arguments, start, _limit(arguments), principal)
-        packed = cast("_Packed | None", self._signer.unpack(cursor, principal))
-        if packed is None or packed[0] != self._account_sid:
+        packed = self._unpacked(cursor, principal)
+        if packed is None:
             raise InvalidArguments([_not_ours(cursor)])
         _, values, page, after, *trail = packed
         own_account: dict[str, Json] = {"account_sid": self._account_sid}
@@ -75,6 +75,15 @@ class Cursors:
             pairs = (*self._page_size(merged), *rest)
         start = Position(pairs, after, Trail(*trail))
         return Query(merged, start, _limit(merged), principal)
+
+    def faults(self, cursor: Json, principal: str) -> Iterator[Fault]:
+        """Yield the fault of a cursor that was not issued to this principal."""
+        if cursor and isinstance(cursor, str) and self._unpacked(cursor, principal) is None:
+            yield _not_ours(cursor)
+
+    def _unpacked(self, cursor: str, principal: str) -> _Packed | None:
+        packed = cast("_Packed | None", self._signer.unpack(cursor, principal))
+        return packed if packed and packed[0] == self._account_sid else None
 
     def _page_size(self, arguments: Arguments) -> tuple[Pair, ...]:
         size = arguments.values.get("page_size", Bounds(_limit(arguments), self._budget).page_size)

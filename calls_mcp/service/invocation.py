@@ -6,7 +6,7 @@ from functools import partial
 
 import anyio
 
-from calls_mcp.errors import InvocationError, PolicyDenied, Unavailable
+from calls_mcp.errors import InvalidArguments, InvocationError, PolicyDenied, Unavailable
 from calls_mcp.guard.decisions import Guard
 from calls_mcp.guard.execution import Executor
 from calls_mcp.guard.limits import ToolRateLimit
@@ -62,7 +62,7 @@ class Invoker:
         try:
             if approval is None or approval.by != "server":  # the approved request was counted
                 await self.rate_limit.hit(operation, caller.principal)
-            arguments = validate(operation, raw)
+            arguments = self._validated(operation, raw, caller.principal)
             if operation.read_only:
                 outcome = await self._read(arguments, caller, report, waiting)
             else:
@@ -77,6 +77,19 @@ class Invoker:
             operation.name, outcome.outcome, error_kind=outcome.error_kind, sid=sid
         )
         return outcome.model_copy(update={"sandbox": True}) if self.sandbox else outcome
+
+    def _validated(
+        self, operation: Operation, raw: Mapping[str, Json], principal: str
+    ) -> Arguments:
+        """Return the valid arguments, or raise all faults at once, with that of the cursor."""
+        try:
+            return validate(operation, raw)
+        except InvalidArguments as invalid:
+            if any(fault.path == "/cursor" for fault in invalid.faults):
+                raise
+            cursor = raw.get("cursor") if operation.returns == "calls" else None
+            faults = self.cursors.faults(cursor, principal)
+            raise InvalidArguments([*invalid.faults, *faults]) from None
 
     async def _change(
         self,

@@ -162,9 +162,9 @@ class Parameter:
 class Rule:
     """A rule about several arguments.
 
-    - `needs_one_of`: at least one of `parameters` must be given
+    - `needs_one_of`: at least one of `parameters` must be given; `expected` says so
     - `needs`: if `given` is given, so must `parameters` be
-    - `excludes`: at most one of `parameters` may be given
+    - `excludes`: `given` can't be combined with `parameters`, or these with each other
     - `must_match_kind`: if `given` is of `kind`, so must `parameters` be
     - `no_host_for_kind`: if `given` is of `kind`, `parameters` must not contain @
     - `ignored_when`: the API ignores `parameters` if `given` is given
@@ -185,6 +185,7 @@ class Rule:
     parameters: tuple[str, ...]
     given: str = ""
     kind: AddressKind = "phone number"
+    expected: str = ""
 
 
 @with_config(_CLOSED)

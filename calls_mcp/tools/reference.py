@@ -1,7 +1,8 @@
 """The reference of a tool's parameters in Markdown, made from the catalog."""
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from calls_mcp.tools.catalog import Json, Operation, Parameter, Rule
 from calls_mcp.tools.speech import spoken
@@ -24,16 +25,22 @@ def parameter_reference(operation: Operation) -> str:
 def describe_rule(rule: Rule) -> str:
     """Return a rule about several arguments as a sentence."""
     names = ", ".join(f"`{name}`" for name in rule.parameters)
+    excluded = "can't be combined with" if rule.given else "Only one of these can be given:"
     return {
-        "needs_one_of": f"At least one of these is required: {names}.",
+        "needs_one_of": f"Required: {_marked(rule.expected, rule.parameters)}.",
         "needs": f"If `{rule.given}` is given, {names} must be, too.",
-        "excludes": f"Only one of these can be given: {names}.",
+        "excludes": f"`{rule.given}` {excluded} {names}.".removeprefix("`` "),
         "must_match_kind": f"If `{rule.given}` is a {rule.kind}, {names} must be one, too.",
         "no_host_for_kind": f"If `{rule.given}` is a {rule.kind}, {names} must not contain @.",
         "ignored_when": f"Ignored if `{rule.given}` is given: {names}.",
         "no_effect_without": f"Only used with `{rule.given}`: {names}.",
         "only_for_kind": f"Only used if `{rule.given}` is a {rule.kind}: {names}.",
     }[rule.rule]
+
+
+def _marked(text: str, names: Sequence[str]) -> str:
+    """Return a text with the names in it marked as code."""
+    return re.sub(rf"\b({'|'.join(names)})\b", r"`\1`", text)
 
 
 def _lines(operation: Operation) -> Iterator[str]:

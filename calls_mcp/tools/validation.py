@@ -1,7 +1,8 @@
 """Validation of arguments, which finds all faults at once, before anything is sent."""
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
@@ -13,7 +14,15 @@ from jsonschema import Draft202012Validator, FormatChecker
 from calls_mcp.errors import KNOWN_ARGUMENT, NOTHING, Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK, first_invisible, quoted
 from calls_mcp.tools.ascii_urls import instead_of_character
-from calls_mcp.tools.catalog import Json, Operation, Parameter, Rule, Schema, address_kind
+from calls_mcp.tools.catalog import (
+    AddressKind,
+    Json,
+    Operation,
+    Parameter,
+    Rule,
+    Schema,
+    address_kind,
+)
 from calls_mcp.tools.list_filters import filter_warnings, time_in_utc, utc
 from calls_mcp.tools.schema import checked_schema
 from calls_mcp.tools.speech import spoken
@@ -26,6 +35,7 @@ _MAX_UNKNOWN_NAMES = 50  # reported
 _LONGEST_GUESSED = 256  # characters
 _LARGEST_SHOWN = 10**15
 _MOST_ITEMS = 5  # of a list, shown
+_LIKE_A_NUMBER = re.compile(r"[+(]?[0-9][0-9 ()./-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,32 +145,42 @@ def _wrong(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fault]:
         parameter, rule = operation.parameters.get(name), rules.get(name)
         if parameter is None:
             continue
-        if unseen := _first_invisible(parameter, value):
-            clean = f"without invisible characters (found U+{ord(unseen):04X})"
-            yield _fault(parameter, value, rule, f"{parameter.expected}, {clean}")
-        elif value and isinstance(value, str) and _breaks(rule, value):
-            yield _fault(parameter, value, rule, _expected_by(rule))
-        elif other := _inequality(operation, name, value):
-            yield _fault(parameter, value, rule, f"a date without < or >, in {other}")
-        elif not _is_right(parameter, value):
-            yield _fault(parameter, value, rule, _expected_of_url(parameter, value))
-        elif excess := _excess(operation, parameter, value):
-            shorter = f"{parameter.expected}; make it {counted(excess, 'character')} shorter"
-            yield _fault(parameter, value, rule, shorter)
+        instead, details = _instead(operation, name, value, rule), _details(operation, name, value)
+        if instead or details or not _is_right(parameter, value):
+            yield _fault(parameter, value, rule, (instead or parameter.expected) + details)
+
+
+def _instead(operation: Operation, name: str, value: Json, rule: Rule | None) -> str:
+    """Return what was expected because of the other arguments."""
+    if rule and value and _breaks(rule, value):
+        return _expected_by(rule)
+    other = _inequality(operation, name, value)
+    return f"a date without < or >, in {other}" if other else ""
+
+
+def _details(operation: Operation, name: str, value: Json) -> str:
+    """Return which characters of a value are wrong, and whether there are too many."""
+    parameter, details = operation.parameters[name], ""
+    if unseen := _first_invisible(parameter, value):
+        details = f", without invisible characters (found U+{ord(unseen):04X})"
+    elif instead := _instead_of_character(parameter, value):
+        details = f", {instead}"
+    if excess := _excess(operation, parameter, value):
+        details += f"; make it {counted(excess, 'character')} shorter"
+    return details
 
 
 def _excess(operation: Operation, parameter: Parameter, value: Json) -> int:
     """Return how many characters a text to speak is too long by, once it is TwiML."""
-    if not parameter.becomes:
+    if not parameter.becomes or not isinstance(value, str):
         return 0
     most = operation.parameters[parameter.becomes].schema["maxLength"]
-    return max(0, len(spoken(str(value))) - cast("int", most))
+    return max(0, len(spoken(value)) - cast("int", most))
 
 
-def _expected_of_url(parameter: Parameter, value: Json) -> str:
+def _instead_of_character(parameter: Parameter, value: Json) -> str:
     is_url = parameter.type.asserts.get("format") == "http-url"
-    instead = instead_of_character(value.strip()) if is_url and isinstance(value, str) else ""
-    return f"{parameter.expected}, {instead}" if instead else ""
+    return instead_of_character(value.strip()) if is_url and isinstance(value, str) else ""
 
 
 def _inequality(operation: Operation, name: str, value: Json) -> str | None:
@@ -176,9 +196,16 @@ def _rules_for_kind(operation: Operation, raw: Mapping[str, Json]) -> dict[str, 
         name: rule
         for rule in operation.rules
         if rule.rule in ("must_match_kind", "no_host_for_kind")
-        and address_kind(raw.get(rule.given)) == rule.kind
+        and _kind_meant(operation.parameters[rule.given], raw.get(rule.given)) == rule.kind
         for name in rule.parameters
     }
+
+
+def _kind_meant(parameter: Parameter, value: Json) -> AddressKind | None:
+    """Return the kind of an address, even a wrong one, so that it hides no other fault."""
+    kind = address_kind(value) or address_kind(_nearest_value(parameter, value, None))
+    is_number = _LIKE_A_NUMBER.fullmatch(_text(value).strip())
+    return kind or ("phone number" if is_number else None)
 
 
 def _breaks(rule: Rule | None, value: Json) -> bool:
@@ -187,9 +214,7 @@ def _breaks(rule: Rule | None, value: Json) -> bool:
     return "@" in value if rule.rule == "no_host_for_kind" else address_kind(value) != rule.kind
 
 
-def _expected_by(rule: Rule | None) -> str:
-    if rule is None:
-        return ""
+def _expected_by(rule: Rule) -> str:
     wanted = (
         "phone number or a user name without @" if rule.rule == "no_host_for_kind" else rule.kind
     )
@@ -203,15 +228,24 @@ def _broken_rules(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fau
         if rule.rule == "needs_one_of" and not given:
             yield Fault(
                 path=f"/{first.name}",
-                expected=f"at least one of {', '.join(rule.parameters)}",
+                expected=rule.expected,
                 received=NOTHING,
                 example=first.example,
             )
         elif rule.rule == "needs" and rule.given in raw and not given:
             expected = f"{first.expected}, because {rule.given} is given"
             yield Fault(f"/{first.name}", expected, NOTHING, example=first.example)
-        elif rule.rule == "excludes" and len(given) > 1:
-            yield Fault(f"/{given[-1]}", "only one of them", received=" and ".join(given))
+        elif rule.rule == "excludes" and (both := _excluding(rule, given, raw)):
+            name, *others = both
+            expected = f"either {name} or {' and '.join(others)}, not both"
+            yield Fault(f"/{name if rule.given else others[-1]}", expected, " and ".join(both))
+
+
+def _excluding(rule: Rule, given: Sequence[str], raw: Mapping[str, Json]) -> Sequence[str]:
+    """Return the given arguments of which the first excludes the others; none if all is right."""
+    if rule.given:
+        return [rule.given, *given] if given and rule.given in raw else []
+    return given if len(given) > 1 else []
 
 
 def _ineffective(operation: Operation, raw: Mapping[str, Json]) -> Iterator[tuple[str, str]]:

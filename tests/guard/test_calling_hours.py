@@ -198,6 +198,18 @@ async def test_at_night_a_call_is_refused_with_the_time_to_call_if_the_policy_de
         assert "Try again in 11 h." in outcome["error"]["hint"]
 
 
+async def test_a_refusal_at_night_names_all_rules_and_parties(tmp_path: Path) -> None:
+    rules = f'[hours]\noutside = "deny"\n[accounts]\nallow = ["AC{"1" * 32}"]\n'
+    twiml = f"<Response><Dial>{BERLIN}</Dial></Response>"
+    async with at_new_york(tmp_path, "21:30:00", rules) as (_, agent):
+        call = placing(to=NEW_YORK, twiml=twiml, record=True)
+        outcome = await agent.call("create_call", **call)
+    told = outcome["error"]["message"]
+    assert "(accounts.allow): this account is not allowed; (caps.record) recording" in told
+    assert "(hours.outside) it is Tuesday 21:30 (New York time, US) for +1 202" in told
+    assert "(hours.outside) it is Wednesday 03:30 (Berlin time, DE) for +49" in told
+
+
 async def test_a_confirmation_from_the_day_is_not_valid_at_night(tmp_path: Path) -> None:
     async with at_new_york(tmp_path, "20:59:00") as (harness, agent):
         asked = await agent.call("create_call", **placing(to=NEW_YORK))

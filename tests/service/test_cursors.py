@@ -186,6 +186,13 @@ async def test_a_cursor_of_other_credentials_is_refused_before_anything_is_sent(
     assert len(filled.reads) == before
 
 
+@pytest.mark.parametrize("cursor", ["nonsense", " "])
+async def test_a_wrong_argument_hides_no_wrong_cursor(filled: Harness, cursor: str) -> None:
+    async with filled.connect() as agent:
+        outcome = await agent.call("list_calls", limit=0, cursor=cursor)
+    assert sorted(faults(outcome)) == ["/cursor", "/limit"]
+
+
 @pytest.mark.requirement("03", "36")
 async def test_a_cursor_of_another_principal_is_refused(filled: Harness) -> None:
     async with filled.connect(name="ann") as agent:

@@ -71,7 +71,7 @@ def test_a_description_is_one_line_with_its_unit() -> None:
             "rules.must_match_kind",
             "unknown parameter a, form",
         ),
-        (CREATE, 'given = "url"', 'when = "url"', "rules.6.when", "unknown key"),
+        (CREATE, 'given = "url"', 'when = "url"', "rules.4.when", "unknown key"),
         (CREATE, 'becomes = "twiml"', 'becomes = "tml"', "say.becomes", "unknown parameter tml"),
         (CREATE, 'rule = "needs_one_of"', "", "rules.0.rule", "is missing"),
         (CREATE, 'title = "Place a call"', 'title = "Place a call', "", "line 1"),

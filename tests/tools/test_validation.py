@@ -289,7 +289,7 @@ def test_a_misspelt_argument_name_gets_a_suggestion(tool: str, name: str, meant:
 
 def test_a_value_under_a_misspelt_name_is_also_checked() -> None:
     told = faults("create_call", {"To": "0123", "From": "client:bob", "twiml": TWIML})
-    assert [*told] == ["To", "From", "to"]
+    assert [*told] == ["To", "From", "to", "from"]
     told = faults("create_call", placing(SIPAuthPassword=["secret"]))
     assert told["sip_auth_password"].received == MASK
 
@@ -776,7 +776,8 @@ def test_a_missing_choice_of_arguments_names_all_of_them(tool: str) -> None:
     bare = {k: v for k, v in BASES[tool].items() if k not in rule.parameters}
     first = rule.parameters[0]
     fault = faults(tool, bare)[first]
-    assert fault.expected == f"at least one of {', '.join(rule.parameters)}"
+    assert fault.expected == rule.expected
+    assert {*re.findall(r"\w+", rule.expected)} >= {*rule.parameters}
     assert fault.received == "nothing"
     for name in {*rule.parameters} - {"say"}:
         checked(tool, {**bare, name: sample(tool, name)})
@@ -785,7 +786,7 @@ def test_a_missing_choice_of_arguments_names_all_of_them(tool: str) -> None:
 def test_arguments_that_exclude_each_other_are_refused() -> None:
     told = faults("update_call", {"sid": SID, "url": "https://example.com/", "twiml": TWIML})
     assert [*told.values()] == [
-        Fault(path="/twiml", expected="only one of them", received="url and twiml")
+        Fault(path="/twiml", expected="either url or twiml, not both", received="url and twiml")
     ]
 
 
@@ -807,6 +808,31 @@ def test_a_call_to_a_phone_number_needs_a_phone_number_as_caller_id(
     assert fault.received == f'"{sender}"'
     assert fault.example == "+15005550006"
     assert fault.did_you_mean == meant
+
+
+@pytest.mark.parametrize(
+    ("to", "sender", "kind"),
+    [
+        ("15005550006", "client:bob", "phone number"),
+        (15005550006, "front-desk", "phone number"),
+        ("(500) 555-0006", "front-desk", "phone number"),
+        ("+1 500 555 0006 ext. 7", "15005550006", "phone number"),
+        ("sip:bob smith@example.com", "client:bob@example.com", "SIP address"),
+    ],
+)
+def test_a_wrong_callee_hides_no_wrong_caller_id(to: object, sender: str, kind: str) -> None:
+    told = faults("create_call", placing(**{"to": to, "from": sender}))
+    assert [*told] == ["to", "from"]
+    assert told["from"].expected.endswith(f", because to is a {kind}")
+
+
+def test_an_invisible_character_hides_no_other_fault_of_its_argument() -> None:
+    told = faults("create_call", placing(**{"from": f"client:bob{OVERRIDE}"}))
+    assert told["from"].expected == (
+        "a phone number, because to is a phone number, without invisible characters (found U+202E)"
+    )
+    long = faults("update_call", {"sid": SID, "say": f"{OVERRIDE}{'x' * 3968}"})
+    assert long["say"].expected.endswith("(found U+202E); make it 1 character shorter")
 
 
 SIP_CALLEES = ("sip:alice@example.com", "sips:alice@example.com")

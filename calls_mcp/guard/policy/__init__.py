@@ -20,7 +20,15 @@ from calls_mcp.guard.policy.evaluation import (
 )
 from calls_mcp.guard.policy.explanation import explain, explain_by_topic, requirements, summary
 from calls_mcp.guard.policy.hours import CountryHours, Hours, Span
-from calls_mcp.guard.policy.rules import Caps, Counts, Policy, Requirement, itemize, load_policy
+from calls_mcp.guard.policy.rules import (
+    Caps,
+    Counts,
+    Objection,
+    Policy,
+    Requirement,
+    itemize,
+    load_policy,
+)
 from calls_mcp.guard.policy.twiml import records
 
 __all__ = [
@@ -29,6 +37,7 @@ __all__ = [
     "Counts",
     "Hours",
     "Judgement",
+    "Objection",
     "Policy",
     "Requirement",
     "Span",

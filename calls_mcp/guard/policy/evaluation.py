@@ -1,7 +1,8 @@
 """Apply the policy to one invocation. It has no state; `guard/limits.py` counts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, get_args
 
 from calls_mcp.errors import PolicyDenied
@@ -29,36 +30,42 @@ _DENIED = "Do not look for a workaround. Tell your user that the operator does n
 class Judgement:
     """What an invocation needs before it is sent, and the `rule` that requires it.
 
-    `arguments` include the values that the policy adds, and `notes` name these.
+    `arguments` include the values that the policy adds, which are `added`, and `notes` say so.
     """
 
     requirement: Requirement
     rule: str
     arguments: "Arguments"
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    added: frozenset[str] = frozenset()
 
 
-def judge(policy: Policy, arguments: "Arguments", account_sid: str) -> Judgement:
+def judge(
+    policy: Policy, arguments: "Arguments", account_sid: str, others: Iterable[Objection] = ()
+) -> Judgement:
     """Apply the policy to an invocation on an account. For a read, only the account matters.
+
+    `others` are objections that the policy alone does not show, such as those of calling hours.
 
     Raises:
         PolicyDenied: Names all rules that refuse it.
     """
-    judge_account(policy, account_sid)
     if arguments.operation.read_only:
-        return Judgement("never", "accounts.allow", arguments, ())
+        judge_account(policy, account_sid)
+        return Judgement("never", "accounts.allow", arguments)
     requirement, rule = _requirement(policy, arguments)
     if requirement == "deny":
         raise PolicyDenied(rule, "this kind of change is denied", _DENIED)
-    _refuse(_objections(policy, arguments))
+    account = _object_to_account(policy, account_sid)
+    _refuse(chain(account, _objections(policy, arguments), others))
     added = dict(_added(policy.caps, arguments))
     if not added:
-        return Judgement(requirement, rule, arguments, ())
+        return Judgement(requirement, rule, arguments)
     whole = replace(arguments, values={**arguments.values, **added})
     notes = (
         f"the operator's policy sets {name} to {value} seconds" for name, value in added.items()
     )
-    return Judgement(requirement, rule, whole, tuple(notes))
+    return Judgement(requirement, rule, whole, tuple(notes), frozenset(added))
 
 
 def judge_account(policy: Policy, account_sid: str) -> None:
@@ -67,10 +74,14 @@ def judge_account(policy: Policy, account_sid: str) -> None:
     Raises:
         PolicyDenied: The account is not allowed.
     """
+    _refuse(_object_to_account(policy, account_sid))
+
+
+def _object_to_account(policy: Policy, account_sid: str) -> Iterator[Objection]:
     allowed = policy.accounts.allow
     if allowed and account_sid not in allowed:
         hint = "Leave account_sid out, or ask the operator to allow this account."
-        raise PolicyDenied("accounts.allow", "this account is not allowed", hint)
+        yield Objection("accounts.allow", "this account is not allowed", hint)
 
 
 def strictest(needs: Mapping[Requirement, str]) -> tuple[Requirement, str]:
