@@ -16,18 +16,18 @@ _VERBS = {
 _SENTENCES = {
     "asked": "{who} asked to {verb}",
     "allowed": "{who} was allowed to {verb}",
-    "before": "{who}'s request to {verb} was sent to the API",
-    "approved": "{decider} approved {who}'s request to {verb}",
-    "declined": "{decider} denied {who}'s request to {verb}",
-    "denied": "{who}'s request to {verb} was refused",
-    "expired": "{who}'s request to {verb} expired",
-    "withdrawn": "{who}'s request to {verb} was withdrawn",
+    "before": "{whose} request to {verb} was sent to the API",
+    "approved": "{decider} approved {whose} request to {verb}",
+    "declined": "{decider} denied {whose} request to {verb}",
+    "denied": "{whose} request to {verb} was refused",
+    "expired": "{whose} request to {verb} expired",
+    "withdrawn": "{whose} request to {verb} was withdrawn",
     "replayed": "{who} repeated a request to {verb}, and nothing was sent",
-    "void": "{decider}'s decision about {who}'s request to {verb} was not used",
-    "done": "The API accepted {who}'s request to {verb}",
-    "found": "A lookup confirmed {who}'s request to {verb}",
-    "unknown": "The result of {who}'s request to {verb} is unknown",
-    "failed": "{who}'s request to {verb} failed",
+    "void": "{deciders} decision about {whose} request to {verb} was not used",
+    "done": "The API accepted {whose} request to {verb}",
+    "found": "A lookup confirmed {whose} request to {verb}",
+    "unknown": "The result of {whose} request to {verb} is unknown",
+    "failed": "{whose} request to {verb} failed",
 }
 """A sentence for each step. Only the first record of a change has its arguments."""
 
@@ -53,8 +53,14 @@ def sentence(record: Mapping[str, Json]) -> str:
     to = arguments.get("to") if isinstance(arguments, dict) else None
     action = str(record.get("action"))
     verb = f"call {formatted(str(to))}" if to else _VERBS.get(action, action)
-    return _SENTENCES[name].format(
-        who=record.get("principal", "Unknown"),
-        verb=verb,
-        decider=record.get("decided_by", "The user"),
+    who, decider = (
+        str(record.get("principal", "Unknown")),
+        str(record.get("decided_by", "The user")),
     )
+    return _SENTENCES[name].format(
+        who=who, whose=_possessive(who), decider=decider, deciders=_possessive(decider), verb=verb
+    )
+
+
+def _possessive(name: str) -> str:
+    return f"{name}'" if name.endswith("s") else f"{name}'s"

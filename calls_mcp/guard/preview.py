@@ -1,7 +1,7 @@
 """The preview of a change: in plain words, and with nothing hidden."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -68,9 +68,7 @@ def question_about(
     active = {k: v for k, v in arguments.values.items() if k not in arguments.ignored}
     said = arguments.own.get("say")
     twiml = "" if said else str(active.get("twiml", ""))
-    exact = dict(_exact(arguments.operation.parameters, active))
-    if said and said != " ".join(said.split()):
-        exact["say"] = json.dumps(said, ensure_ascii=False)  # the sentence has single spaces
+    exact = _exact(arguments.operation.parameters, active, change.added, said)
     preview = Preview(
         headline=_headline(change, action, call),
         requester=quoted(change.caller.principal),
@@ -82,7 +80,7 @@ def question_about(
             *recent.risks,
         ),
         details=tuple(_details(change, call)),
-        arguments=tuple(exact.items()),
+        arguments=tuple(exact),
         twiml="\n".join(_without_gaps(without_passwords(twiml))),
     )
     noticed = sorted({*recent.ids, *(each.id for each in change.untimely)})
@@ -216,12 +214,19 @@ def _details(change: Change, call: CallSummary | None) -> Iterator[str]:
 
 
 def _exact(
-    parameters: Mapping[str, Parameter], active: Mapping[str, Json]
+    parameters: Mapping[str, Parameter],
+    active: Mapping[str, Json],
+    added: Container[str],
+    said: str | None,
 ) -> Iterator[tuple[str, str]]:
     for name, value in active.items():
         if name != "twiml":
             shown_value = MASK if parameters[name].secret else json.dumps(value, ensure_ascii=False)
-            yield name, f"{shown_value} {parameters[name].unit}".rstrip()
+            origin = " (set by the policy)" if name in added else ""
+            yield name, f"{shown_value} {parameters[name].unit}".rstrip() + origin
+        elif said:  # the sentence about it has single spaces
+            is_shown = said == " ".join(said.split())
+            yield "say", "(shown above)" if is_shown else json.dumps(said, ensure_ascii=False)
 
 
 def _without_gaps(text: str) -> Iterator[str]:

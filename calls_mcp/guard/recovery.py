@@ -170,7 +170,7 @@ def _judge(lost: LostResponse, call: CallSummary) -> Outcome:
     if action == "delete":
         return lost.not_done("the record still exists")
     if action != "hang_up":  # a call does not show where it was redirected
-        return lost.unknown(f"The call is {call.status} now." if call.status else "")
+        return lost.unknown(f"The call is now {status_of(call)}." if call.status else "")
     if call.live is False:
         return lost.done(call)
     # A live call may have been redirected, or changed otherwise.

@@ -25,6 +25,7 @@ _ANSWERED = {  # by the first word of answered_by
     "fax": "A fax machine answered",
     "unknown": "A person or a machine answered",
 }
+_BY_ANYONE = f"{_ANSWERED['unknown']} (no machine_detection result)"
 _OF_CALLS = ("caller_name", "forwarded_from", "from", "to")
 UNTRUSTED = "calls-mcp/untrusted"
 # Fields with text from strangers, which a host must treat as data and never as instructions.
@@ -87,7 +88,9 @@ def _ending(call: CallSummary) -> str:
         rang = datetime.fromisoformat(call.ended_at) - datetime.fromisoformat(call.started_at)
         how += f" for {duration(max(0, rang.total_seconds()))}"
     if call.status == "completed" and (call.answered_by or call.duration_seconds):
-        how = _ANSWERED.get((call.answered_by or "").partition("_")[0], "The call was answered")
+        kind = (call.answered_by or "").partition("_")[0]
+        unknown = "The call was answered" if call.direction == "inbound" else _BY_ANYONE
+        how = _ANSWERED.get(kind, unknown)
     if call.status == "completed" and call.duration_seconds is not None:
         how += f". Duration: {duration(call.duration_seconds)}"
     return f"{how}. Cost: {_cost(call) or 'not known yet'}."

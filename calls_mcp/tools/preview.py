@@ -23,7 +23,8 @@ class Preview:
         facts: When and where it happens, and what it means.
         heard: What is heard or happens on the call, in order.
         details: The account, and notes on the arguments.
-        arguments: The exact JSON value of each argument except TwiML, by name.
+        arguments: The exact JSON value of each argument except TwiML, by name, and where it comes
+            from if this is the policy. A text to speak that `heard` has exactly is not repeated.
         twiml: The exact TwiML, except that passwords are masked; or empty.
     """
 

@@ -47,12 +47,27 @@ _REASONS = {
     "less_than_equal": "must be {le} or less",
     "literal_error": "must be {expected}",
 }
+_QUOTE = "the quotation mark at the end of the text is missing"
+_BRACKET = "a bracket is missing at the end"
 _NOT_TOML = (
     ("Invalid value", "this value is not valid; text must be in quotation marks"),
-    ("Illegal character '\\n'", "the quotation mark at the end of the text is missing"),
-    ("Expected \"'", "the quotation mark at the end of the text is missing"),
+    ("Invalid statement", "this is neither a [section] nor a key = value"),
+    ("Illegal character '\\n'", _QUOTE),
+    ("Found invalid character '\\n'", _QUOTE),
+    ("Expected \"'", _QUOTE),
+    ("Unterminated string", _QUOTE),
+    ("Expected ']'", _BRACKET),
+    ("Unclosed", _BRACKET),
+    ("Expected '='", '"=" is missing after the key'),
+    ("Expected newline", "remove what is after the value"),
+    ("Invalid initial", "a key has only letters, digits, hyphens and underscores"),
+    ("Unescaped", "write a backslash as two, or use single quotation marks"),
+    ("Invalid hex", "this escape is not a character"),
+    ("Escaped character", "this escape is not a character"),
+    ("Duplicate", "this key or section appears twice"),
     ("Cannot", "this key or section appears twice"),  # overwrite, declare or redefine it
 )
+_CONTROL = re.compile(r"(?:Illegal|Found invalid) character '\\x([0-9a-f]{2})'")
 
 
 def read(file: Path) -> str:
@@ -83,6 +98,8 @@ def parse(file: Path, text: str) -> Table:
         told = re.match(r"line ([0-9]+)", place)
         line = told[1] if told else text.count("\n") + 1  # otherwise "end of document"
         words = next((words for start, words in _NOT_TOML if problem.startswith(start)), problem)
+        if control := _CONTROL.match(problem):
+            words = f"remove the control character U+00{control[1].upper()}"
         raise FileError([f"{file}:{line}: {words}"]) from None
 
 

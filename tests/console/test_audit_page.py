@@ -180,8 +180,10 @@ async def test_each_record_is_a_sentence_with_its_fields_folded(
     harness: Harness, ann: WebClient
 ) -> None:
     await place(harness)
+    await place(harness, name="bookings")
     html = await ann.read("/audit")
     text = text_of(html)
+    assert "bookings' request to call" in text
     assert "tester's request to call +1•••05 was sent to the API." in text
     assert "The API accepted tester's request to place a call." in text
     assert "http status 201" in text

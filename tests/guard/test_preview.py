@@ -85,8 +85,20 @@ async def test_a_text_to_speak_is_shown_once_and_without_twiml(harness: Harness)
     async with harness.connect() as agent:
         text = await preview(agent, "create_call", **placing(twiml=None, say='Ask for "Jo".'))
     assert text.count("Ask for") == 1
+    assert ", say (shown above)." in text
     assert 'A voice says "Ask for \\"Jo\\"." Then it hangs up.' in text
     assert "Response" not in text
+
+
+async def test_the_preview_tells_the_limits_of_the_policy_from_those_of_the_caller(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("[caps]\ntime_limit = 600\ntimeout = 30\n", "utf-8")
+    async with open_harness(calls_mcp_policy=file) as harness, harness.connect() as agent:
+        text = await preview(agent, "create_call", **placing(timeout=20))
+    exact = "timeout 20 seconds, time_limit 600 seconds (set by the policy).\n"
+    assert text.partition("Exact arguments: ")[2].partition("Exact TwiML")[0].endswith(exact)
 
 
 async def test_the_preview_of_a_call_to_a_known_place_says_what_time_it_is_there(

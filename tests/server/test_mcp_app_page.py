@@ -104,7 +104,7 @@ def test_a_call_is_a_card_with_a_timeline(host: Host) -> None:
     expect(view.locator("h1")).to_have_text("Call to +1 500 555 0205")
     expect(view.get_by_role("status")).to_have_text("Completed")
     expect(view.locator("#shown > p")).to_have_text(
-        "The call was answered. It lasted 1 h 1 min 3 s."
+        "A person or a machine answered (no machine_detection result). It lasted 1 h 1 min 3 s."
     )
     view.get_by_text("Details").click()
     facts = dict(
@@ -116,7 +116,7 @@ def test_a_call_is_a_card_with_a_timeline(host: Host) -> None:
         "Caller name": "ACME",
         "Duration": "1 h 1 min 3 s",
         "Cost": "0.013 USD",
-        "Direction": "outbound-api",
+        "Direction": "Outbound",
         "Call SID": SID,
     }
     assert events(host) == [
@@ -139,6 +139,7 @@ HOW_IT_WENT: dict[str, dict[str, Any]] = {
         "answered_by": "machine_end_beep",
         "duration_seconds": 9,
     },
+    "The call was answered. It lasted 9 s.": {"direction": "inbound", "duration_seconds": 9},
     "The call has ended.": {"duration_seconds": 0},
     "Nobody answered.": {"status": "no-answer"},
     "The line was busy.": {"status": "busy"},
@@ -153,6 +154,12 @@ def test_a_card_says_how_the_call_went(host: Host) -> None:
     for said, changes in HOW_IT_WENT.items():
         host.show({"outcome": "done", "call": ENDED | changes})
         expect(host.view.locator("#shown > p")).to_have_text(said)
+
+
+@pytest.mark.parametrize("status", ["busy", "no-answer", "failed", "canceled"])
+def test_an_unanswered_call_has_no_duration(host: Host, status: str) -> None:
+    host.show({"outcome": "done", "call": MISSED | {"status": status}})
+    assert "0 s" not in shown(host)
 
 
 def test_an_incoming_call_is_named_after_its_caller(host: Host) -> None:
@@ -201,7 +208,7 @@ def test_a_later_result_takes_the_place_of_an_earlier_one(host: Host) -> None:
 LOW_TO_HIGH = {
     "Time": ["24 Nov 2026 10:00", "25 Nov 2026 09:00", "25 Nov 2026 10:00", "25 Nov 2026 10:00"],
     "Status": ["Ringing", "Completed", "No answer", "Failed"],
-    "Duration": ["0 s", "9 s", "1 h 1 min 3 s", ""],
+    "Duration": ["9 s", "1 h 1 min 3 s", "", ""],
     "Cost": ["0.013 USD", "0.1 USD", "0.2 USD", ""],
 }
 

@@ -34,7 +34,11 @@ CALL = {
 }
 START = f"{SID} completed outbound-api +15005550006 → +15005550205 · 2026-01-31T09:00Z"
 LINE = f"{START} · 45 s · 0.013 USD"
-ENDED = [START, "The call was answered. Duration: 45 s. Cost: 0.013 USD."]
+BY_ANYONE = "A person or a machine answered (no machine_detection result)"
+ENDED = [
+    START,
+    f"{BY_ANYONE}. Duration: 45 s. Cost: 0.013 USD.",
+]
 
 REPEAT = (
     "Show this to your user. Only if they agree, call delete_call again with the same arguments "
@@ -194,6 +198,11 @@ def test_names_and_addresses_from_strangers_are_quoted_in_full() -> None:
             {"answered_by": "unknown", "duration": "0"},
             "A person or a machine answered. Duration: 0 s. Cost: 0.013 USD.",
         ),
+        (
+            {},
+            f"{BY_ANYONE}. Duration: 45 s. Cost: 0.013 USD.",
+        ),
+        ({"direction": "inbound"}, "The call was answered. Duration: 45 s. Cost: 0.013 USD."),
         ({"duration": "0"}, "The call has ended. Duration: 0 s. Cost: 0.013 USD."),
         ({"duration": None, "price": None}, "The call has ended. Cost: not known yet."),
         ({"status": "busy", "duration": None}, "The line was busy. Cost: 0.013 USD."),

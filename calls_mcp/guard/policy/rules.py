@@ -1,6 +1,6 @@
 """The policy as frozen dataclasses, one per section, and loading it from a file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cache
@@ -233,25 +233,35 @@ def load_policy(file: Path | None = None) -> Policy:
     text = read(file)
     given = parse(file, text)
     whole = _overlaid(parse(_SHIPPED, read(_SHIPPED)), given)
-    policy = checked(file, text, _adapter(), whole, _words)
-    return replace(policy, destinations=_with_lists(policy.destinations, file.parent))
+    lists = _lists(whole["destinations"], file.parent)
+    unreadable = [*_unreadable(lists.values())]
+    try:
+        policy = checked(file, text, _adapter(), whole, _words)
+    except FileError as wrong:
+        raise FileError([*wrong.problems, *unreadable]) from None
+    if unreadable:
+        raise FileError(unreadable)
+    return replace(policy, destinations=replace(policy.destinations, **lists))
 
 
-def _with_lists(rules: Destinations, folder: Path) -> Destinations:
-    """Return the rules with the whole paths of their lists of numbers, which are read now."""
-    allowed, denied = (
-        str(folder.absolute() / name) if name else ""
-        for name in (rules.allow_file, rules.deny_file)
-    )
-    faults: list[str] = []
-    for file in filter(None, (allowed, denied)):
+def _lists(rules: object, folder: Path) -> dict[str, Any]:
+    """Return the whole paths of the lists of numbers in a section, by key."""
+    table = cast("Table", rules) if isinstance(rules, dict) else {}
+    named = {name: table.get(name) for name in ("allow_file", "deny_file")}
+    return {
+        name: str(folder.absolute() / file)
+        for name, file in named.items()
+        if file and isinstance(file, str)
+    }
+
+
+def _unreadable(files: Iterable[str]) -> Iterator[str]:
+    """Read lists of numbers, and yield what is wrong with them."""
+    for file in files:
         try:
             load_numbers(Path(file))
         except FileError as wrong:
-            faults += wrong.problems
-    if faults:
-        raise FileError(faults)
-    return replace(rules, allow_file=allowed, deny_file=denied)
+            yield from wrong.problems
 
 
 def itemize(file: Path | None = None) -> list[tuple[str, object, bool]]:
@@ -282,7 +292,9 @@ def _adapter() -> TypeAdapter[Policy]:
 
 def _overlaid(base: Table, given: Table) -> Table:
     """Return `base`, overridden by the keys of `given` in each section."""
-    both = {name for name in given if isinstance(given[name], dict) and name in base}
+    both = {
+        name for name in given if isinstance(given[name], dict) and isinstance(base.get(name), dict)
+    }
     return base | given | {name: _overlaid(base[name], given[name]) for name in both}
 
 

@@ -94,6 +94,19 @@ def test_the_shipped_file_can_be_copied_and_used(toml: Path) -> None:
     assert load_policy(toml) == SHIPPED
 
 
+def test_a_wrong_key_hides_no_unreadable_list(toml: Path) -> None:
+    (toml.parent / "deny.txt").write_text("+49 30 12345678\nBerlin\n", "utf-8")
+    text = "[destinations]\nallow_file = 'allow.txt'\ndeny_file = 'deny.txt'\n[caps]\nrecord = 1\n"
+    toml.write_text(text, "utf-8")
+    with pytest.raises(FileError) as error:
+        load_policy(toml)
+    assert [problem.removeprefix(f"{toml.parent}/") for problem in error.value.problems] == [
+        "mine.toml:5: caps.record must be true or false",
+        "allow.txt: can't be read: No such file or directory",
+        "deny.txt:2: must be a number with + and country code, or a prefix such as +4930*",
+    ]
+
+
 def test_all_faults_of_a_file_are_reported_at_once_with_their_lines(toml: Path) -> None:
     text = """\
 # mine
@@ -162,7 +175,18 @@ principal.in_flight = true
         ("[caps]\n[caps]\n", "2: this key or section appears twice"),
         ("[caps]\nrecord = true\nrecord = true", "3: this key or section appears twice"),
         ("[confirm]\nplace = 'deny", "2: the quotation mark at the end of the text is missing"),
-        ("[caps", "1: Expected ']' at the end of a table declaration"),
+        ("[caps", "1: a bracket is missing at the end"),
+        ("a = [1, 2", "1: a bracket is missing at the end"),
+        ("caps = { record = true", "1: a bracket is missing at the end"),
+        ("caps", '1: "=" is missing after the key'),
+        ("caps record = true", '1: "=" is missing after the key'),
+        ("= true", "1: this is neither a [section] nor a key = value"),
+        ("[caps]\nrecord = true, # x", "2: remove what is after the value"),
+        ("[caps]\nrecord = '\x01'", "2: remove the control character U+0001"),
+        ("[confirm]\nplace = 'a\nb'", "2: the quotation mark at the end of the text is missing"),
+        ('a = "\\q"', "1: write a backslash as two, or use single quotation marks"),
+        ("[urls.hosts]\na = 1", "1: urls.hosts must be an array, in brackets"),
+        ("[urls]\nhttps_only.a = 1", "2: urls.https_only must be true or false"),
         ("\ntime_limit = 60", "2: unknown key time_limit; did you mean caps.time_limit?"),
         ("\ncaps = { record = 1 }", "2: caps.record must be true or false"),
         ("confirm = 'deny'", "1: confirm must be a section: [confirm]"),
