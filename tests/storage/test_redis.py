@@ -7,8 +7,7 @@ from typing import cast
 import pytest
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.guard.change import Claim
-from calls_mcp.guard.confirmations import Confirmations
+from calls_mcp.guard.confirmations import Claim, Confirmations
 from calls_mcp.guard.signing import Signer
 from calls_mcp.storage import (
     Binding,
