@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +16,7 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.tools.catalog import Json
 
 _FARTHEST = 10_000  # records that one query searches
+_LARGEST = 100  # records of a change that are shown as one
 _BATCH = 500  # records; a long query would keep SQLite from truncating its write-ahead log
 _EXACT = ("tool", "decision", "phase", "principal")
 _ASCII = re.compile("[\0-\x7f]*")
@@ -28,6 +30,15 @@ SELECT wanted.value, first.body FROM json_each(?) AS wanted
 JOIN audit AS later ON later.sid = wanted.value AND later.tool = 'create_call'
 JOIN audit AS first ON {_FIELD.format("first.", "id")} = {_FIELD.format("later.", "id")}
     AND first.seq < later.seq
+"""  # noqa: S608  # of constants
+_APPROVAL_OF = f"""
+SELECT {_COLUMNS["approval_id"]} AS approval FROM audit
+WHERE {_COLUMNS["id"]} = ? AND approval IS NOT NULL
+"""  # noqa: S608  # of constants
+_APPROVED = f"""
+SELECT DISTINCT each.seq FROM audit AS one
+JOIN audit AS each ON {_FIELD.format("each.", "id")} = {_FIELD.format("one.", "id")}
+WHERE {_FIELD.format("one.", "approval_id")} = ? ORDER BY each.seq DESC
 """  # noqa: S608  # of constants
 _PRINCIPALS = f"""
 SELECT DISTINCT name FROM (
@@ -116,20 +127,37 @@ class AuditReader:
 
         At most 10,000 records before number `before` are searched.
         """
-        condition, values = wanted.where
         with self._reading() as database:
-            end = _end(database) if before is None else before
-            floor = _floor(database, end)
-            rows = database.execute(
-                f"SELECT seq, body FROM audit WHERE seq < ? AND seq >= ? AND {condition} "  # noqa: S608  # the condition is ours
-                "ORDER BY seq DESC LIMIT ?",
-                (end, floor, *values, most + 1),
-            ).fetchall()
-            has_older = database.execute("SELECT 1 FROM audit WHERE seq < ?", (floor,)).fetchone()
-        older = floor if has_older else None
-        if len(rows) > most:
-            older = rows[most - 1][0]
-        return [Found(line, parse(line) or {}) for _, line in map(_row, rows[:most])], older
+            rows, older = _scan(database, wanted, before)
+            found = [*islice(rows, most + 1)]
+        if len(found) > most:
+            older = found[most - 1][0]
+        return [_found(line) for _, line in found[:most]], older
+
+    def changes(
+        self, wanted: Filter, most: int, before: int | None = None
+    ) -> tuple[list[list[Found]], int | None]:
+        """Return the newest changes that have a wanted record, like `page`.
+
+        A change consists of all its records, oldest first, of which some may not be wanted. One
+        with more than 100 records is shown in several parts.
+        """
+        parts = dict[int, frozenset[int]]()
+        with self._reading() as database:
+            rows, older = _scan(database, wanted, before)
+            seen = set[int]()
+            for seq, line in rows:
+                if seq in seen:
+                    continue
+                part = _part(database, seq, parse(line) or {})
+                seen |= part
+                if before is not None and _is_wanted(database, wanted, part, before):
+                    continue  # it is on a newer page
+                if len(parts) == most:
+                    older = [*parts][-1]
+                    break
+                parts[seq] = part
+            return [_lines(database, part) for part in parts.values()], older
 
     def about(self, sid: str) -> list[Fields]:
         """Return the records about a call and those that led to it, oldest first.
@@ -234,6 +262,58 @@ def _floor(database: sqlite3.Connection, end: int) -> int:
     """Return a number that is at most `_FARTHEST` records before `end`."""
     (newest,) = database.execute("SELECT max(seq) FROM audit WHERE seq < ?", (end,)).fetchone()
     return max(cast("int", newest or 0) + 1 - _FARTHEST, -_MAX_SEQ)
+
+
+def _scan(
+    database: sqlite3.Connection, wanted: Filter, before: int | None
+) -> tuple[Iterator[Row], int | None]:
+    """Return the wanted rows of one search, newest first, and where the next one begins, if any."""
+    condition, values = wanted.where
+    end = _end(database) if before is None else before
+    floor = _floor(database, end)
+    rows = database.execute(
+        f"SELECT seq, body FROM audit WHERE seq < ? AND seq >= ? AND {condition} ORDER BY seq DESC",  # noqa: S608  # the condition is ours
+        (end, floor, *values),
+    )
+    has_older = database.execute("SELECT 1 FROM audit WHERE seq < ?", (floor,)).fetchone()
+    return map(_row, rows), floor if has_older else None
+
+
+def _part(database: sqlite3.Connection, seq: int, record: Fields) -> frozenset[int]:
+    """Return the numbers of the records that are shown together with a record, and its own."""
+    identifier, approval = record.get("id"), record.get("approval_id")
+    if identifier and not approval:
+        (approval,) = database.execute(_APPROVAL_OF, (str(identifier),)).fetchone() or (None,)
+    query, key = _APPROVED, approval
+    if not approval:
+        query = f"SELECT seq FROM audit WHERE {_COLUMNS['id']} = ? ORDER BY seq DESC"  # noqa: S608
+        key = identifier
+    seqs = [each for (each,) in database.execute(query, (str(_text(key)),))]
+    if seq not in seqs:
+        return frozenset({seq})  # it was edited
+    start = seqs.index(seq) // _LARGEST * _LARGEST
+    return frozenset(seqs[start : start + _LARGEST])
+
+
+def _is_wanted(
+    database: sqlite3.Connection, wanted: Filter, seqs: Iterable[int], since: int
+) -> bool:
+    """Return whether any of these records is wanted and has the number `since` or a higher one."""
+    condition, values = wanted.where
+    query = (
+        "SELECT 1 FROM audit JOIN json_each(?) AS each ON seq = each.value "  # noqa: S608
+        f"WHERE seq >= ? AND {condition}"
+    )
+    return bool(database.execute(query, (json.dumps([*seqs]), since, *values)).fetchone())
+
+
+def _lines(database: sqlite3.Connection, seqs: Iterable[int]) -> list[Found]:
+    query = "SELECT body FROM audit JOIN json_each(?) AS each ON seq = each.value ORDER BY seq"
+    return [_found(_line(body)) for (body,) in database.execute(query, (json.dumps([*seqs]),))]
+
+
+def _found(line: bytes) -> Found:
+    return Found(line, parse(line) or {})
 
 
 def _row(row: Sequence[object]) -> Row:

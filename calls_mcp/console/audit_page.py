@@ -21,12 +21,12 @@ from calls_mcp.audit.verification import Report, Verifier, describe
 from calls_mcp.console.call_search import is_date
 from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.csv_rows import csv_row
-from calls_mcp.console.sentences import sentence
+from calls_mcp.console.record_words import summarize
 from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError
 from calls_mcp.tools.catalog import load_operations
 
-_PAGE = 50  # records
+_PAGE = 50  # changes
 _SEQ = re.compile(r"[0-9]{1,18}")
 _MAX_FILTER = 200  # characters
 _WHOLE_EVERY = 3600  # seconds
@@ -56,12 +56,11 @@ class AuditPage:
         ]
 
     async def index(self, request: Request) -> Response:
-        """Show a page of records, newest first, and the result of the integrity check."""
+        """Show a page of changes, newest first, and the result of the integrity check."""
         wanted = _filter(request)
         faults = [*_faults(wanted)]
         values: dict[str, object] = {
             "faults": faults,
-            "sentence": sentence,
             "unavailable": self._unavailable,
             "filter": wanted,
             "tools": [*load_operations()],
@@ -94,13 +93,13 @@ class AuditPage:
         return StreamingResponse(content, media_type=media_type, headers=headers)
 
     async def _read(self, database: Path, wanted: Filter, request: Request) -> dict[str, object]:
-        read = partial(AuditReader(database).page, wanted, _PAGE, _before(request))
-        records, older = await anyio.to_thread.run_sync(read)
+        read = partial(AuditReader(database).changes, wanted, _PAGE, _before(request))
+        changes, older = await anyio.to_thread.run_sync(read)
         report = await self._verify(database, again="check" in request.query_params)
-        is_empty = not (records or wanted.given or older)
+        is_empty = not (changes or wanted.given or older)
         return {
             "unavailable": _EMPTY if is_empty else "",
-            "records": records,
+            "changes": [*map(summarize, changes)],
             "older": "" if older is None else urlencode(wanted.given | {"before": str(older)}),
             "report": report,
             "lines": describe(report) if report else [],

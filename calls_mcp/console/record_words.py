@@ -1,0 +1,188 @@
+"""Audit records in words: each as an event, and those of a change in one line."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from calls_mcp.audit.search import Found
+from calls_mcp.errors import OutcomeUnknown
+from calls_mcp.tools.catalog import Json
+from calls_mcp.tools.phone_number import formatted
+
+_VERBS = {
+    "place": "place a call",
+    "redirect": "redirect a call",
+    "hang_up": "hang up",
+    "modify": "change a call",
+    "delete": "delete a call record",
+}
+_SUBJECTS = {
+    "place": "Call",
+    "redirect": "Redirect",
+    "hang_up": "Hang-up",
+    "modify": "Change",
+    "delete": "Deletion",
+}
+_REQUESTS = {
+    "place": "this call",
+    "redirect": "a redirect",
+    "hang_up": "a hang-up",
+    "modify": "a change",
+    "delete": "deletion of the record",
+}
+_CONFIRMATIONS = {
+    "elicitation": "confirmed by the user",
+    "token": "confirmed by the agent",
+    "operator": "approved by the operator",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step of a change.
+
+    `title` and `style` are those of its event. `result` is how a change is labeled that ends with
+    this step, and `pill` is the class of that label.
+    """
+
+    title: str
+    style: str
+    result: str
+    pill: str = ""
+
+
+_STEPS = {
+    "asked": _Step("{who} requested {request}", "", "Requested"),
+    "approved": _Step("{subject} approved by {decider}", "good", "Approved", "live"),
+    "declined": _Step("{subject} denied by {decider}", "bad", "Denied", "failed"),
+    "denied": _Step("{subject} refused", "bad", "Refused", "failed"),
+    "expired": _Step("{subject} request expired", "bad", "Expired", "warning"),
+    "withdrawn": _Step("{subject} request withdrawn by {decider}", "bad", "Withdrawn", "warning"),
+    "replayed": _Step("{who} repeated the request: nothing sent", "", "Repeated"),
+    "void": _Step("Decision by {decider} not used", "", "Decision not used", "warning"),
+    "before": _Step("{subject} request sent to the API", "sent", "Sent", "live"),
+    "done": _Step("{subject} request accepted by the API", "good", "Done", "completed"),
+    "found": _Step("{subject} request confirmed by a lookup", "good", "Done", "completed"),
+    "unknown": _Step("{subject} request sent, result unknown", "bad", "Result unknown", "warning"),
+    "failed": _Step("{subject} request failed", "bad", "Failed", "failed"),
+}
+_DECISIONS = {"declined": "denied", "withdrawn": "withdrawn", "approved": "approved"}
+_OTHER = _Step("{subject}: {step}", "", "Unknown record", "warning")
+_AFTERWARDS = ("replayed", "void")
+"""Steps that do not change the result of a change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened at `time`, ISO 8601 UTC.
+
+    `style` is a class of the stylesheet: `good`, `bad`, `sent` or none. `seconds` is the time since
+    the event before, None if unknown.
+    """
+
+    time: str
+    title: str
+    detail: str = ""
+    style: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSummary:
+    """A change in one line: who requested what and when, who decided it and why, and its result.
+
+    `pill` is the class of the result's label, and `sid` the call, if it exists. `records` has the
+    event of each record, oldest first.
+    """
+
+    time: str
+    title: str
+    decision: str
+    reason: str
+    result: str
+    pill: str
+    sid: str
+    records: Sequence[tuple[Found, Event]]
+    is_intact: bool
+
+
+def event_of(record: Mapping[str, Json]) -> Event:
+    """Return the event that a record is about. The record may have been edited."""
+    action, name = str(record.get("action")), _step(record)
+    step = _STEPS.get(name, _OTHER)
+    title = step.title.format(
+        who=record.get("principal", "Unknown"),
+        subject=_SUBJECTS.get(action, action),
+        request=_REQUESTS.get(action, action),
+        decider=record.get("decided_by", "the user"),
+        step=name,
+    )
+    return Event(str(record.get("time", "")), title, ", ".join(_details(record, name)), step.style)
+
+
+def summarize(records: Sequence[Found]) -> ChangeSummary:
+    """Return the summary of a change with at least one record, oldest first."""
+    all_fields = [each.fields for each in records]
+    result = next(
+        (each for each in reversed(all_fields) if _step(each) not in _AFTERWARDS), all_fields[-1]
+    )
+    step = _STEPS.get(_step(result), _OTHER)
+    kind = str(result.get("error_kind") or "") if step.pill == "failed" else ""
+    return ChangeSummary(
+        time=str(all_fields[-1].get("time", "")),
+        title=_title(all_fields),
+        decision=_decision(all_fields),
+        reason=str(_first(all_fields, "reason")),
+        result=kind or step.result,
+        pill=step.pill,
+        sid=str(_first(all_fields, "sid")),
+        records=[(each, event_of(each.fields)) for each in records],
+        is_intact=all(each.is_intact for each in records),
+    )
+
+
+def _title(records: Sequence[Mapping[str, Json]]) -> str:
+    if not any(records):
+        return "This record can't be read"
+    action, arguments = str(_first(records, "action")), _first(records, "arguments")
+    to = arguments.get("to") if isinstance(arguments, dict) else None
+    verb = f"call {formatted(str(to))}" if to else _VERBS.get(action, action)
+    return f"{_first(records, 'principal') or 'Unknown'} asked to {verb}"
+
+
+def _decision(records: Sequence[Mapping[str, Json]]) -> str:
+    steps = {_step(each): each for each in records}
+    for step, verb in _DECISIONS.items():
+        if step in steps:
+            return f"{verb} by {steps[step].get('decided_by', 'the user')}"
+    return _CONFIRMATIONS.get(str(steps.get("before", {}).get("confirmed_by")), "")
+
+
+def _first(records: Sequence[Mapping[str, Json]], name: str) -> Json:
+    return next((each[name] for each in records if each.get(name)), "")
+
+
+def _step(record: Mapping[str, Json]) -> str:
+    """Return the step of a change that a record is about, such as `asked`, `before` or `failed`."""
+    phase = record.get("phase")
+    if phase in ("after", "recovered"):
+        if record.get("outcome") == "done":
+            return "done" if phase == "after" else "found"
+        return "unknown" if record.get("error_kind") == OutcomeUnknown.kind else "failed"
+    return str(phase if phase == "before" else record.get("decision", phase))
+
+
+def _details(record: Mapping[str, Json], name: str) -> Iterator[str]:
+    if name == "before":
+        yield f"for {record.get('principal', 'unknown')}"
+        if confirmation := _CONFIRMATIONS.get(str(record.get("confirmed_by"))):
+            yield confirmation
+    if record.get("phase") == "recovered":
+        yield "the response was lost and a lookup found the result"
+    if name in ("asked", "denied", "before") and (rule := record.get("rule")):
+        yield f"rule {rule}"
+    labels = {"reason": "reason:", "error_kind": "error", "http_status": "HTTP"}
+    for field, label in labels.items():
+        if value := record.get(field):
+            yield f"{label} {value}"
+    if record.get("phase") == "after":
+        yield f"{record.get('duration_ms')} ms"
