@@ -60,7 +60,8 @@ Row = tuple[int, bytes]
 class Filter:
     """Which records are wanted: `text` may be anywhere in a record, the others are fields.
 
-    `since` and `until` are ISO 8601 UTC times or prefixes of them. Empty conditions always hold.
+    `since` and `until` are ISO 8601 UTC times or prefixes of them; a record from `until` is not
+    wanted. Empty conditions always hold.
     """
 
     text: str = ""
@@ -84,8 +85,8 @@ class Filter:
             conditions.append("+time >= ?")
             values.append(self.since)
         if self.until:
-            conditions.append("substr(time, 1, ?) <= ?")
-            values += [len(self.until), self.until]
+            conditions.append("+time < ?")
+            values.append(self.until)
         for name in _EXACT:
             if value := getattr(self, name):
                 conditions.append("instr(body, ?)")

@@ -29,18 +29,28 @@ _OWN_REQUEST = "You made this request, so another operator must approve it."
 
 @dataclass(frozen=True, slots=True)
 class _Approve:
-    """The button that approves an action. One with a `warning` asks twice."""
+    """The button that approves an action.
+
+    One with a `warning` asks twice. `effect` labels the request in the queue.
+    """
 
     label: str
+    effect: str = ""
     warning: str = ""
 
 
 _APPROVE: dict[Action, _Approve] = {
     "place": _Approve("Call now"),
-    "redirect": _Approve("Redirect call"),
-    "modify": _Approve("Change call"),
-    "hang_up": _Approve("Hang up", "This ends the call immediately. You can't undo it."),
-    "delete": _Approve("Delete record", "This permanently deletes the record. You can't undo it."),
+    "redirect": _Approve("Redirect call", "Redirects a live call"),
+    "modify": _Approve("Change call", "Changes a live call"),
+    "hang_up": _Approve(
+        "Hang up", "Ends a live call", "This ends the call immediately. You can't undo it."
+    ),
+    "delete": _Approve(
+        "Delete record",
+        "Deletes a record",
+        "This permanently deletes the record. You can't undo it.",
+    ),
 }
 
 

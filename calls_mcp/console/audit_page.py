@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -18,9 +18,9 @@ from starlette.routing import Route
 from calls_mcp.audit.records import ORDER, Decision, parse
 from calls_mcp.audit.search import AuditReader, Filter
 from calls_mcp.audit.verification import Report, Verifier, describe
-from calls_mcp.console.call_search import is_date
 from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.csv_rows import csv_row
+from calls_mcp.console.reader_time import bounds, is_date, zone_of
 from calls_mcp.console.record_words import summarize
 from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError
@@ -89,11 +89,12 @@ class AuditPage:
             raise HTTPException(400, " ".join(faults))
         media_type, lines = _FORMATS[name]
         headers = {"Content-Disposition": f'attachment; filename="audit.{name}"'}
-        content = lines(self._database, wanted)
+        content = lines(self._database, _in_utc(wanted, request))
         return StreamingResponse(content, media_type=media_type, headers=headers)
 
     async def _read(self, database: Path, wanted: Filter, request: Request) -> dict[str, object]:
-        read = partial(AuditReader(database).changes, wanted, _PAGE, _before(request))
+        reader, utc = AuditReader(database), _in_utc(wanted, request)
+        read = partial(reader.changes, utc, _PAGE, _before(request))
         changes, older = await anyio.to_thread.run_sync(read)
         report = await self._verify(database, again="check" in request.query_params)
         is_empty = not (changes or wanted.given or older)
@@ -147,9 +148,15 @@ def _filter(request: Request) -> Filter:
     return Filter(**{name: query.get(name, "").strip()[:_MAX_FILTER] for name in names})
 
 
+def _in_utc(wanted: Filter, request: Request) -> Filter:
+    """Return a filter with the dates of the reader as times."""
+    since, until = bounds(wanted.since, wanted.until, zone_of(request))
+    return replace(wanted, since=since, until=until)
+
+
 def _faults(wanted: Filter) -> Iterator[str]:
     for name, value in (("From date", wanted.since), ("To date", wanted.until)):
-        if value and not is_date(value[:10]):
+        if value and not is_date(value):
             yield f"{name}: use a date such as 2026-01-31."
     for name, value, known in (
         ("Tool", wanted.tool, [*load_operations()]),

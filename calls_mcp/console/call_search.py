@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import date, timedelta
 from decimal import Decimal
 from operator import itemgetter
 from typing import cast
+from zoneinfo import ZoneInfo
 
-from starlette.datastructures import QueryParams
+from starlette.requests import Request
 
 from calls_mcp.console.call_origins import NOWHERE, Origin
+from calls_mcp.console.reader_time import bounds, is_date, zone_of
 from calls_mcp.tools.call_summary import FINAL, LIVE
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary
@@ -25,6 +26,7 @@ SORTS: Mapping[str, str] = {
     "cost": "cost",
 }
 """The columns that can be sorted, and their fields."""
+_TIMES = ("start_time_after", "start_time_before")
 _NUMBERS = ("duration_seconds", "cost")
 _MAX_TEXT = 200  # characters
 _LEGIBLE = " ()-./\u00a0"
@@ -34,10 +36,11 @@ _LEGIBLE = " ()-./\u00a0"
 class CallFilter:
     """The conditions that a call must meet. Empty ones are ignored.
 
-    `search` is part of a number of either party, or a SID. `since` and `until` are UTC dates, both
-    included. `by` is part of the name of the principal that requested the call.
+    `search` is part of a number of either party, or a SID. `since` and `until` are dates in `zone`,
+    both included. `by` is part of the name of the principal that requested the call.
     """
 
+    zone: ZoneInfo
     search: str = ""
     status: str = ""
     direction: str = ""
@@ -50,8 +53,8 @@ class CallFilter:
     @property
     def given(self) -> dict[str, str]:
         """The conditions that are not empty, by their name in the URL."""
-        values = {field.name.rstrip("_"): getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value}
+        values = {key: getattr(self, name) for name, key in _KEYS.items()}
+        return {key: value for key, value in values.items() if value}
 
     @property
     def faults(self) -> Iterator[str]:
@@ -75,11 +78,8 @@ class CallFilter:
     def arguments(self) -> dict[str, Json]:
         """The arguments of list_calls."""
         names = {"status": self.status, "from": _compact(self.from_), "to": _compact(self.to)}
-        if self.since:
-            names["start_time_after"] = self.since
-        if self.until:
-            following = date.fromisoformat(self.until) + timedelta(days=1)
-            names["start_time_before"] = following.isoformat()
+        times = zip(_TIMES, bounds(self.since, self.until, self.zone), strict=True)
+        names |= {name: time and f"{time}Z" for name, time in times}
         return {name: value for name, value in names.items() if value}
 
     def matches(self, call: CallSummary, origins: Mapping[str, Origin]) -> bool:
@@ -92,12 +92,15 @@ class CallFilter:
         return any(wanted in f"{text or ''}".casefold() for text in (call.from_, call.to, call.sid))
 
 
-def parse_filter(query: QueryParams) -> CallFilter:
+_KEYS = {field.name: field.name.rstrip("_") for field in fields(CallFilter)[1:]}
+"""The name in the URL of each condition."""
+
+
+def parse_filter(request: Request) -> CallFilter:
     """Return the filter in a URL, which may have `faults`."""
-    names = {field.name: field.name.rstrip("_") for field in fields(CallFilter)}
-    return CallFilter(
-        **{name: query.get(key, "").strip()[:_MAX_TEXT] for name, key in names.items()}
-    )
+    query = request.query_params
+    values = {name: query.get(key, "").strip()[:_MAX_TEXT] for name, key in _KEYS.items()}
+    return CallFilter(zone_of(request), **values)
 
 
 def sort_calls(calls: Sequence[CallSummary], order: str) -> Sequence[CallSummary]:
@@ -117,14 +120,6 @@ def sort_calls(calls: Sequence[CallSummary], order: str) -> Sequence[CallSummary
 def _sort_key(call: CallSummary, name: str) -> str | Decimal | None:
     value: str | int | None = getattr(call, name)
     return Decimal(value) if value is not None and name in _NUMBERS else cast("str | None", value)
-
-
-def is_date(text: str) -> bool:
-    """Return whether a text is a date such as 2026-01-31."""
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
 
 
 def _compact(number: str) -> str:

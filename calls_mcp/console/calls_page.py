@@ -83,8 +83,8 @@ class CallsPage:
 
     async def index(self, request: Request) -> Response:
         """Show the live calls and the newest others, or the calls that match a filter."""
-        query = request.query_params
-        wanted, cursor, order = parse_filter(query), query.get("cursor", ""), query.get("sort", "")
+        wanted, query = parse_filter(request), request.query_params
+        cursor, order = query.get("cursor", ""), query.get("sort", "")
         if _SID.fullmatch(wanted.search):
             return RedirectResponse(f"/calls/{wanted.search}", 303)
         faults, calls = [*wanted.faults], _CallList()
@@ -102,6 +102,7 @@ class CallsPage:
             "is_first": not (wanted.given or cursor),
             "origins": await self._read_origins((*calls.live, *calls.others)),
             "nowhere": NOWHERE,
+            "now": self._console.clock(),
             "statuses": STATUSES,
             "directions": DIRECTIONS,
             "filters": filters,
@@ -113,7 +114,7 @@ class CallsPage:
 
     async def export(self, request: Request) -> Response:
         """Export all matching calls as a file, newest first."""
-        name, wanted = request.path_params["format"], parse_filter(request.query_params)
+        name, wanted = request.path_params["format"], parse_filter(request)
         if name not in _MEDIA_TYPES:
             raise HTTPException(404, "Export as export.jsonl or export.csv.")
         if faults := [*wanted.faults]:
@@ -153,6 +154,7 @@ class CallsPage:
             "can_hang_up": not self._console.settings.guard.read_only,
             "origins": await self._read_origins(legs),
             "nowhere": NOWHERE,
+            "now": self._console.clock(),
         }
         return page(request, "call.html", values)
 
@@ -215,7 +217,8 @@ class CallsPage:
             searched = len(found) if wanted.is_local else 0
             return _CallList((), matching, outcome.error, outcome.next_cursor or "", searched)
 
-        return await self._lists.get(urlencode(wanted.given | {"cursor": cursor}), read)
+        key = urlencode(wanted.given | {"cursor": cursor, "zone": wanted.zone.key})
+        return await self._lists.get(key, read)
 
     async def _list_calls(self, arguments: Mapping[str, Json]) -> Outcome:
         return await self._console.invoke("list_calls", arguments)

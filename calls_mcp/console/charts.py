@@ -18,7 +18,7 @@ _COLUMN = 10  # units
 _CHART = Markup('<div class="{}" role="img" aria-label="{}">{}</div>')
 _BAR = Markup(
     '<span>{}</span><svg viewBox="0 0 100 1" preserveAspectRatio="none">'
-    '<rect width="{:.1f}" height="1"/></svg><span class="number">{:,.10g}</span>'
+    '<rect width="{:.1f}" height="1"/></svg><span class="number">{:,.{}f}</span>'
 )
 _COLUMNS = Markup(
     '<p class="legend">{}</p><p class="scale">{}</p>'
@@ -30,13 +30,16 @@ _LINE = Markup('<path d="M0 {:.1f}H{}"/>')
 _RECT = Markup('<rect class="part-{}" x="{}" y="{:.1f}" width="8" height="{:.1f}"/>')
 
 
-def bars(title: str, counts: Sequence[tuple[str, float]]) -> Markup:
-    """Return a bar chart with the first label on top, empty if all counts are 0."""
+def bars(title: str, counts: Sequence[tuple[str, float]], digits: int = 0) -> Markup:
+    """Return a bar chart with the first label on top, empty if all counts are 0.
+
+    `digits` is the number of decimal places.
+    """
     largest = max((count for _, count in counts), default=0)
     if not largest:
         return Markup()
     rows = (
-        _BAR.format(escape_invisible(label[:_MAX_LABEL]), 100 * count / largest, count)
+        _BAR.format(escape_invisible(label[:_MAX_LABEL]), 100 * count / largest, count, digits)
         for label, count in counts
     )
     return _CHART.format("bars", title, Markup().join(rows))

@@ -9,7 +9,6 @@ from decimal import Decimal
 from functools import partial
 from itertools import islice, takewhile
 from typing import cast
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import anyio
 import anyio.to_thread
@@ -24,10 +23,12 @@ from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.call_origins import NOWHERE, Origin, read_origins, root_sid
 from calls_mcp.console.charts import bars, columns
 from calls_mcp.console.context import ConsoleContext, TimedCache
+from calls_mcp.console.reader_time import zone_of
 from calls_mcp.console.recent_calls import MAX_CALLS, RecentCalls
 from calls_mcp.console.statistics import DecisionRecord, Statistics, count
-from calls_mcp.console.templating import length_of_time, page
+from calls_mcp.console.templating import length_of_time, page, words
 from calls_mcp.errors import CallsError
+from calls_mcp.tools.call_summary import LIVE
 from calls_mcp.tools.outcome import CallSummary, iso_time
 
 _HOUR, _DAY = 3600, 86_400  # seconds
@@ -38,8 +39,8 @@ _NO_CALLS = "Calls appear here after an agent places one with create_call."
 _CACHED = 60.0  # seconds
 _MAX_RECORDS = 20_000
 _MAX_BARS = 12
-_LIVE = ("queued", "initiated", "ringing", "in-progress")
-_RESULTS = ("live", "not completed", "completed")
+_CENTS = 2  # digits of a cost, at least
+_RESULTS = ("Live", "Not completed", "Completed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class OverviewPage:
 
     async def show(self, request: Request) -> Response:
         """Show the statistics of a range."""
-        zone = _zone(request)
+        zone = zone_of(request)
         now = datetime.fromtimestamp(self._console.clock(), zone)
         period = _period(request.query_params, now)
         key = f"{period.key} {zone.key}"
@@ -199,14 +200,6 @@ def _custom_period(query: QueryParams, now: datetime, midnight: datetime) -> Per
     return Period(f"{first} {last}", f"from {first} to {last}", since, until)
 
 
-def _zone(request: Request) -> ZoneInfo:
-    """Return the reader's time zone, which the script stores in a cookie; UTC without one."""
-    try:
-        return ZoneInfo(request.cookies.get("zone", "UTC"))
-    except (ValueError, ZoneInfoNotFoundError, OSError):
-        return ZoneInfo("UTC")
-
-
 def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
     costs: defaultdict[str, Decimal] = defaultdict(Decimal)
     for (_, currency), cost in statistics.costs.items():
@@ -219,10 +212,14 @@ def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
     yield "Talk time", _talk_time(statistics.talk_time)
     yield "Cost", cost or "none"
     approvals, median = statistics.approvals, statistics.median_decision
-    yield "Approved by an operator", f"{approvals['approved']:,} of {sum(approvals.values()):,}"
+    yield "Approved by an operator", _share(approvals["approved"], sum(approvals.values()))
     yield "Median time to decide", "none" if median is None else length_of_time(median)
-    yield "Confirmed by a user", f"{accepted:,} of {requested:,}"
+    yield "Confirmed by a user", _share(accepted, requested)
     yield "Denied by policy", f"{sum(statistics.denials.values()):,}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,}" if whole else "none"
 
 
 def _talk_time(seconds: int) -> str:
@@ -239,14 +236,14 @@ def _charts(statistics: Statistics) -> Iterator[Chart]:
         "Approval requests",
         "Result",
         "Requests",
-        statistics.approvals,
+        _capitalized(statistics.approvals),
         "Requests appear here after an agent asks for a change that needs an operator's approval.",
     )
     yield _bar_chart(
         "Confirmations by users",
         "Result",
         "Confirmations",
-        statistics.confirmations,
+        _capitalized(statistics.confirmations),
         "Confirmations appear here after an agent's user is asked to confirm a change.",
     )
     yield _bar_chart(
@@ -271,13 +268,14 @@ def _calls_chart(statistics: Statistics) -> Chart:
     )
     labels = [period[8:] if statistics.is_daily else period[11:] for period, _ in periods]
     picture = columns(title, labels, parts)
-    return Chart(title, picture, (f"{unit} ({zone})", *statuses), tuple(rows), _NO_CALLS)
+    head = (f"{unit} ({zone})", *map(words, statuses))
+    return Chart(title, picture, head, tuple(rows), _NO_CALLS)
 
 
 def _result(status: str) -> str:
-    if status == "completed":
-        return status
-    return "live" if status in _LIVE else "not completed"
+    if status in LIVE:
+        return "Live"
+    return "Completed" if status == "completed" else "Not completed"
 
 
 def costs_chart(group: str, costs: Mapping[tuple[str, str], Decimal]) -> Chart:
@@ -289,8 +287,9 @@ def costs_chart(group: str, costs: Mapping[tuple[str, str], Decimal]) -> Chart:
     charges = [
         (name.removesuffix(unit), float(cost)) for name, cost in named[:_MAX_BARS] if cost > 0
     ]
-    picture = bars(title, charges)
-    rows = tuple((name, f"{cost:f}") for name, cost in named)
+    digits = max((-int(cost.as_tuple().exponent) for cost in costs.values()), default=0)
+    picture = bars(title, charges, max(digits, _CENTS))
+    rows = tuple((name, f"{cost:,.{max(digits, _CENTS)}f}") for name, cost in named)
     empty = "Costs appear here some minutes after a call has ended."
     head = (f"{group.capitalize()} and currency", "Cost")
     return Chart(title, picture, head, rows, empty)
@@ -298,5 +297,9 @@ def costs_chart(group: str, costs: Mapping[tuple[str, str], Decimal]) -> Chart:
 
 def _bar_chart(title: str, label: str, unit: str, counts: Mapping[str, int], empty: str) -> Chart:
     picture = bars(title, [*islice(counts.items(), _MAX_BARS)])
-    rows = tuple((name, str(number)) for name, number in counts.items())
+    rows = tuple((name, f"{number:,}") for name, number in counts.items() if picture)
     return Chart(title, picture, (label, unit), rows, empty)
+
+
+def _capitalized(counts: Mapping[str, int]) -> Mapping[str, int]:
+    return {name.capitalize(): number for name, number in counts.items()}

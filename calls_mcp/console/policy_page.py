@@ -14,12 +14,26 @@ from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.templating import page
 from calls_mcp.errors import StoreUnavailable
-from calls_mcp.guard.policy import Policy, explain_by_topic, itemize, load_policy, requirements
+from calls_mcp.guard.policy import (
+    Policy,
+    Requirement,
+    explain_by_topic,
+    itemize,
+    load_policy,
+    requirements,
+)
 from calls_mcp.observability.redaction import MASK
 from calls_mcp.settings import Settings
 from calls_mcp.storage import DAY
 from calls_mcp.tools.outcome import iso_time
 
+_NEEDS: Mapping[Requirement, str] = {
+    "never": "No confirmation",
+    "confirm": "User's confirmation",
+    "require_human": "User's confirmation or operator's approval",
+    "operator": "Operator's approval",
+    "deny": "Denied",
+}
 _USES = {
     "calls_per_minute": "{} calls in the last minute",
     "calls_per_hour": "{} calls in the last hour",
@@ -56,7 +70,7 @@ class PolicyPage:
         guard, search = self._settings.guard, request.query_params.get("search", "").strip()
         policy = load_policy(guard.policy).under(guard.confirm)
         values = {
-            "requirements": requirements(policy),
+            "requirements": [(name, need, _NEEDS[need]) for name, need, _ in requirements(policy)],
             "topics": explain_by_topic(policy),
             "usage": await self._usage(policy),
             "file": guard.policy,

@@ -16,9 +16,9 @@ from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, iso_time
 from calls_mcp.tools.phone_number import country
 
-_DURATIONS = ((10, "under 10 s"), (60, "10 to 59 s"), (300, "1 to 4 min"), (1800, "5 to 29 min"))
+_DURATIONS = ((10, "Under 10 s"), (60, "10 to 59 s"), (300, "1 to 4 min"), (1800, "5 to 29 min"))
 _LONGER = "30 min or more"
-_ELSEWHERE = "elsewhere"  # placed without this server
+_ELSEWHERE = "Elsewhere"  # placed without this server
 _APPROVALS = ("approved", "denied", "expired", "pending")
 _DAILY = timedelta(days=2)  # longer ranges are counted by day
 _CONFIRMATIONS = {
@@ -119,7 +119,7 @@ def count(
         hours=_count_hours(calls, since, until),
         durations=_count_durations(calls),
         talk_time=sum(call.duration_seconds or 0 for call in calls if call.live is False),
-        costs=_sum_costs((country(call.to or "") or "unknown", call) for call in charged),
+        costs=_sum_costs((country(call.to or "") or "Unknown", call) for call in charged),
         requester_costs=_sum_costs(
             (origins[sid].requester or _ELSEWHERE, call)
             for call in charged
@@ -219,7 +219,7 @@ def _count_approvals(
 
 def _count_denials(records: Iterable[DecisionRecord]) -> Mapping[str, int]:
     rules = Counter(
-        record.rule or "unknown"
+        record.rule or "Unknown"
         for record in records
         if record.decision == "denied" and record.error_kind == PolicyDenied.kind
     )

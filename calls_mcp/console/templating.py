@@ -2,30 +2,27 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl
 
 import anyio
-from jinja2 import ChainableUndefined, Environment, FileSystemLoader
+from jinja2 import ChainableUndefined, Environment, FileSystemLoader, pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup, escape
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from calls_mcp.console.browser_sessions import session_of
+from calls_mcp.console.reader_time import local_time, zone_of
 from calls_mcp.observability.redaction import escape_invisible
 from calls_mcp.tools.outcome import iso_time
 from calls_mcp.tools.phone_number import country, formatted
 from calls_mcp.tools.wording import plain
 
-_ACTIONS = {
-    "place": "Place a call",
-    "redirect": "Redirect a live call",
-    "hang_up": "Hang up",
-    "modify": "Change a live call",
-    "delete": "Delete a call record",
-}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _NUMBER = re.compile(r"(\+[0-9][0-9 ]{5,18}[0-9])")
 _MAX_SID = 16  # characters
@@ -41,11 +38,12 @@ _NO_CODE = (
 def page(
     request: Request, template: str, values: Mapping[str, object], status: int = 200
 ) -> HTMLResponse:
-    """Render a template with `values` and with the session, if there is one."""
+    """Render a template with `values`, the session, if there is one, and the reader's time zone."""
     text = _environment.get_template(template).render(
         values,
         session=session_of(request),
         path=request.url.path,
+        zone=zone_of(request),
         pending=getattr(request.state, "pending", 0),
     )
     return HTMLResponse(text, status)
@@ -97,6 +95,11 @@ def _duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def _epoch(time: str) -> float:
+    """Return a time of a call in epoch seconds."""
+    return datetime.fromisoformat(time).timestamp()
+
+
 def length_of_time(seconds: float) -> str:
     """Return an exact duration, such as 5 min 47 s."""
     hours, rest = divmod(round(seconds), _HOUR)
@@ -104,23 +107,38 @@ def length_of_time(seconds: float) -> str:
     return " ".join(f"{amount} {unit}" for amount, unit in parts if amount) or "0 s"
 
 
-def _time(time: object, *, style: str = "datetime") -> Markup:
+@pass_context
+def _time(context: Context, time: object, *, style: str = "datetime") -> Markup:
     """Return a time, in epoch seconds or ISO 8601, as an element that the script makes local.
 
     `style` is `datetime`, `date` or `time`.
     """
     text = iso_time(time) if isinstance(time, int | float) else f"{time or ''}"
-    utc = text[:19].replace("T", " ")
-    shown = {"datetime": f"{utc} UTC", "date": f"{utc[:10]}, UTC", "time": utc[11:]}[style]
+    utc, zone = text[:19].replace("T", " "), context["zone"]
+    local = local_time(text, zone)
+    shown = f"{local:%Y-%m-%d %H:%M:%S}" if local else utc
+    name = " UTC" if zone.key == "UTC" else ""
+    shown = {"datetime": f"{shown}{name}", "date": shown[:10] + name, "time": shown[11:]}[style]
     if not text:
         return Markup()
     element = Markup('<time datetime="{}" data-local="{}" title="{} UTC">{}</time>')
     return element.format(text, style, utc, shown)
 
 
-def _phone_number(address: object) -> object:
-    """Return a number as people write it; leave other values alone."""
-    return formatted(address) if isinstance(address, str) else address
+@pass_context
+def _day(context: Context, time: str) -> str:
+    """Return the day of a time, in ISO 8601, in the reader's time zone."""
+    local = local_time(time, context["zone"])
+    return f"{local.date()}" if local else time[:10]
+
+
+def _phone_number(address: str | None) -> str:
+    """Return a number as people write it; leave other texts alone."""
+    return formatted(address or "")
+
+
+def _country(address: str | None) -> str:
+    return country(address or "")
 
 
 def _unbroken(text: str) -> Markup:
@@ -139,7 +157,7 @@ def _short_sid(sid: object) -> str:
     return text if len(text) <= _MAX_SID else f"{text[:8]}…{text[-4:]}"
 
 
-def _words(term: str) -> str:
+def words(term: str) -> str:
     """Return a term of the API in plain words, such as `No answer` for `no-answer`."""
     words = plain(term).replace("_", " ")
     return words[:1].upper() + words[1:]
@@ -148,10 +166,6 @@ def _words(term: str) -> str:
 def _argument(value: object) -> str:
     """Return the value of an argument as text."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _action(action: str) -> str:
-    return _ACTIONS.get(action, action.replace("_", " ").capitalize())
 
 
 def _finalize(value: object) -> object:
@@ -168,15 +182,17 @@ _environment = Environment(
     auto_reload=False,
     finalize=_finalize,
 )
-_environment.filters |= {
-    "action": _action,
+_FILTERS: dict[str, Callable[..., Any]] = {  # Jinja's own type knows only the built-in ones
     "argument": _argument,
-    "country": lambda address: country(address or ""),
+    "country": _country,
+    "day": _day,
     "duration": _duration,
+    "epoch": _epoch,
     "length_of_time": length_of_time,
-    "time": _time,
     "phone_number": _phone_number,
-    "unbroken": _unbroken,
     "short_sid": _short_sid,
-    "words": _words,
+    "time": _time,
+    "unbroken": _unbroken,
+    "words": words,
 }
+_environment.filters.update(_FILTERS)

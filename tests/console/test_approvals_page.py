@@ -173,11 +173,15 @@ async def test_after_a_decision_the_next_request_appears_with_a_receipt(
 
 
 @pytest.mark.parametrize(
-    ("action", "label", "is_confirmed_again"),
-    [("place", "Call now", False), ("hang_up", "Hang up", True), ("delete", "Delete record", True)],
+    ("action", "label", "effect", "is_confirmed_again"),
+    [
+        ("place", "Call now", "", False),
+        ("hang_up", "Hang up", "Ends a live call", True),
+        ("delete", "Delete record", "Deletes a record", True),
+    ],
 )
 async def test_the_button_names_the_action_and_destructive_ones_ask_twice(
-    action: str, label: str, *, is_confirmed_again: bool, tmp_path: Path
+    action: str, label: str, effect: str, *, is_confirmed_again: bool, tmp_path: Path
 ) -> None:
     rules = "\n".join(f'{each} = "operator"' for each in ("place", "hang_up", "delete"))
     async with open_harness(tmp_path, rules) as harness, sign_in(harness.console) as ann:
@@ -191,7 +195,10 @@ async def test_the_button_names_the_action_and_destructive_ones_ask_twice(
                 harness.clock.advance(7200)
                 asked = await agent.call("delete_call", sid=sid)
         path = f"/approvals/{asked['confirmation']['approval']}"
-        assert f"{label}…" if is_confirmed_again else label in text_of(await ann.read(path))
+        queue, _, request = text_of(await ann.read(path)).partition("All pending requests")
+        assert effect in queue
+        button = f"{label}…" if is_confirmed_again else label
+        assert f"{button} Decision code" in request
         once = await ann.decide(path, decision="approve")
         assert ("confirm=1" in once.headers["location"]) == is_confirmed_again
         assert ("Approved by ann" in text_of(await ann.read(path))) != is_confirmed_again

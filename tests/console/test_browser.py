@@ -126,6 +126,7 @@ async def test_long_names_sip_addresses_and_many_entries_fit_at_every_width(
 ) -> None:
     pages = await fill_with_difficult_data(harness)
     async with open_window(chromium, harness.console.link(LONG)) as window:
+        await window.page.clock.set_fixed_time(harness.clock.now)
         for path in pages:
             await window.goto(path)
             for width in (360, 768, 1280, 1920):
@@ -154,12 +155,34 @@ async def test_every_page_fits_at_200_percent(
             browser, harness.console.link(LONG), viewport=size, device_scale_factor=scale
         ) as window,
     ):
+        await window.page.clock.set_fixed_time(harness.clock.now)
         for path in pages:
             await window.goto(path)
             await window.page.evaluate(OPEN_DETAILS)
             assert await window.page.evaluate(MISPLACED) == [], path
 
 
+TOPS = "(links) => links.map((link) => Math.round(link.getBoundingClientRect().top))"
+
+
+async def test_the_navigation_is_one_row_and_shows_the_operator(
+    harness: Harness, window: Window
+) -> None:
+    await request_call(harness)
+    insert_requests(harness, 60)
+    navigation = window.page.get_by_label("Main").get_by_role("link")
+    for path in ("/approvals", "/overview", "/operators"):
+        await window.goto(path)
+        for width in (360, 390, 768):
+            await window.page.set_viewport_size({"width": width, "height": 800})
+            assert len({*await navigation.evaluate_all(TOPS)}) == 1, (path, width)
+            assert await window.page.evaluate(FITS, ".account bdi"), (path, width)
+
+
+FITS = (
+    "(selector) => [document.querySelector(selector)].every((e) => e.scrollWidth <= e.clientWidth)"
+)
+"""Whether an element shows all of its text."""
 ROWS = """() => {
   const header = document.querySelector(".calls thead");
   const box = (e) => e.getBoundingClientRect();
@@ -184,6 +207,7 @@ async def test_calls_are_a_table_and_below_700_pixels_a_list_with_two_lines_per_
 ) -> None:
     await fill_with_difficult_data(harness)
     async with open_window(chromium, harness.console.link("ann")) as window:
+        await window.page.clock.set_fixed_time(harness.clock.now)
         await window.goto("/calls")
         for width in (360, 699, 700, 768, 900, 1100, 1280):
             await window.page.set_viewport_size({"width": width, "height": 900})
@@ -248,6 +272,7 @@ async def test_a_page_with_an_invalid_filter_is_not_outdated(window: Window) -> 
         await window.page.evaluate("refresh()")
         await expect(window.page.locator("#alert")).to_be_hidden()
         await expect(window.page.get_by_role("alert")).to_contain_text(": use ")
+    await window.goto("/approvals")
     window.errors.clear()  # from the status 400
 
 
@@ -451,10 +476,27 @@ async def test_with_permission_a_hidden_tab_notifies(harness: Harness, window: W
     assert await page.evaluate("notifications") == [["2 pending approval requests", ""]]
 
 
-async def test_the_overview_counts_in_the_time_zone_of_the_browser(
+@with_rules
+async def test_every_page_is_in_the_time_zone_of_the_browser(
     chromium: Browser, harness: Harness
 ) -> None:
-    link = harness.console.link("ann")
-    async with open_window(chromium, link, timezone_id="Africa/Cairo") as window:
+    link, sid = harness.console.link("ann"), await harness.place_call()  # at 22:13 UTC
+    async with open_window(chromium, link, timezone_id="Africa/Cairo", locale="en-GB") as window:
         await window.goto("/overview")
         await window.expect_text("Calls by hour (Africa/Cairo)")
+        for path in ("/calls", "/audit"):
+            await window.goto(f"{path}?since=2023-11-15")
+            await window.expect_text("15 Nov 2023, 00:13")
+            await expect(window.page.get_by_label("From date", exact=True)).to_be_visible()
+        await window.goto(f"/calls/{sid}")
+        await expect(window.page.locator(".timeline .day")).to_have_text(["15 Nov 2023"])
+
+
+@with_rules
+async def test_the_time_since_a_live_call_was_dialed_runs(harness: Harness, window: Window) -> None:
+    sid = await harness.place_call()
+    await window.page.clock.install(time=harness.clock.now)
+    for path in ("/calls", f"/calls/{sid}"):
+        await window.goto(path)
+        await window.page.clock.pause_at(harness.clock.now + 50)
+        await window.expect_text("1 min 9 s ago")

@@ -269,6 +269,43 @@ async def test_calls_are_filtered_by_what_the_url_says(harness: Harness, ann: We
     assert (found.status_code, found.headers["location"]) == (303, f"/calls/{sid}")
 
 
+@pytest.mark.parametrize("page", ["/calls", "/calls/export.jsonl", "/audit", "/audit/export.jsonl"])
+async def test_dates_are_days_of_the_reader(harness: Harness, ann: WebClient, page: str) -> None:
+    sid = await harness.place_call()  # on 2023-11-14 at 22:13 UTC
+    for zone, day, other in (
+        ("UTC", "2023-11-14", "2023-11-15"),
+        ("Africa/Cairo", "2023-11-15", "2023-11-14"),
+        ("America/New_York", "2023-11-14", "2023-11-15"),
+    ):
+        ann.http.cookies.set("zone", zone)
+        assert sid in await ann.read(f"{page}?since={day}&until={day}"), zone
+        assert sid not in await ann.read(f"{page}?since={other}&until={other}"), zone
+
+
+async def test_without_javascript_times_and_dates_are_in_the_same_zone(
+    harness: Harness, ann: WebClient
+) -> None:
+    sid = await harness.place_call()
+    for path in ("/calls", "/audit", f"/calls/{sid}"):
+        text = text_of(await ann.read(path))
+        assert "2023-11-14 22:13:20 UTC" in text
+    assert "From date (UTC)" in text_of(await ann.read("/calls"))
+    ann.http.cookies.set("zone", "Africa/Cairo")
+    for path in ("/calls", "/audit", f"/calls/{sid}"):
+        text = text_of(await ann.read(path))
+        assert "2023-11-15 00:13:20" in text
+        assert "UTC" not in text
+
+
+async def test_a_live_call_shows_the_time_since_it_was_dialed(
+    harness: Harness, ann: WebClient
+) -> None:
+    sid = await harness.place_call()
+    for path, label in (("/calls", "dialed 19 s ago"), (f"/calls/{sid}", "Dialed 19 s ago")):
+        text = text_of(await ann.read(path))
+        assert label in text
+
+
 async def test_directions_are_in_the_words_of_previews(harness: Harness, ann: WebClient) -> None:
     await harness.place_call()
     (dialed,) = add_calls(harness, 1, direction="outbound-dial")
@@ -280,7 +317,15 @@ async def test_directions_are_in_the_words_of_previews(harness: Harness, ann: We
 
 
 @pytest.mark.parametrize(
-    "query", ["since=yesterday", "until=2026-13-01", "status=x", "direction=x"]
+    "query",
+    [
+        "since=yesterday",
+        "since=0001-01-01",
+        "until=2026-13-01",
+        "until=9999-12-31",
+        "status=x",
+        "direction=x",
+    ],
 )
 async def test_an_invalid_filter_is_explained(harness: Harness, ann: WebClient, query: str) -> None:
     await harness.place_call()

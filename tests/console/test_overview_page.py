@@ -38,15 +38,15 @@ async def test_the_calls_and_decisions_of_today_are_counted(tmp_path: Path) -> N
         async with sign_in(harness.console) as later:
             empty = text_of(await later.read("/overview"))
     text = text_of(html)
-    assert ": 3 calls." in text
-    assert "Hour (UTC) completed in-progress 2023-11-14 22 1 2" in text
+    assert "Calls 3 Answer rate" in text
+    assert "Hour (UTC) Completed In progress 2023-11-14 22 1 2" in text
     assert "10 to 59 s 1" in text
-    assert "approved 1 denied 1 expired 0 pending 0" in text
+    assert "Approved 1 Denied 1 Expired 0 Pending 0" in text
     assert "confirm.delete 1" in text
     assert html.count('role="img" aria-label=') >= 4
     assert "style=" not in html
-    assert ": 0 calls." in empty
-    assert "approved 0" in empty
+    assert "Calls 0 Answer rate" in empty
+    assert "Approved by an operator none" in empty
 
 
 @pytest.mark.parametrize("rules", ['place = "never"'])
@@ -80,10 +80,10 @@ async def test_other_days_can_be_chosen(harness: Harness, ann: WebClient) -> Non
     harness.clock.advance(3 * 3600)
     await harness.place_call()
     shown = text_of(await ann.read("/overview?from=2023-11-13&to=2023-11-14"))
-    assert "From 2023-11-13 to 2023-11-14, up to 2023-11-14 23:59:59 UTC: 1 call." in shown
-    assert "Hour (UTC) completed 2023-11-14 22 1" in shown
+    assert "From 2023-11-13 to 2023-11-14, up to 2023-11-14 23:59:59 UTC" in shown
+    assert "Hour (UTC) Completed 2023-11-14 22 1" in shown
     one_day = text_of(await ann.read("/overview?from=2023-11-15&to=2023-11-15"))
-    assert ": 1 call." in one_day
+    assert "Calls 1 Answer rate" in one_day
     assert "2023-11-15 01" in one_day
     for wrong in ("from=2023-11-14", "from=x&to=y", "from=2023-11-15&to=2023-11-14"):
         assert (await ann.get(f"/overview?{wrong}")).status_code == 400
@@ -95,17 +95,17 @@ async def test_other_days_can_be_chosen(harness: Harness, ann: WebClient) -> Non
 async def test_today_is_the_day_of_the_reader(harness: Harness, ann: WebClient) -> None:
     await harness.place_call()  # at 22:13 UTC
     harness.clock.advance(3 * 3600)
-    assert "Today, up to 2023-11-15 01:13:40 UTC: 0 calls." in text_of(await ann.read("/overview"))
+    assert "Today, up to 2023-11-15 01:13:40 UTC Today" in text_of(await ann.read("/overview"))
     ann.http.cookies.set("zone", "Africa/Cairo")
     html = await ann.read("/overview")
-    assert ": 1 call." in text_of(html)
-    assert "Hour (Africa/Cairo) completed 2023-11-15 00 1" in text_of(html)
+    assert "Calls 1 Answer rate" in text_of(html)
+    assert "Hour (Africa/Cairo) Completed 2023-11-15 00 1" in text_of(html)
     assert 'role="img" aria-label="Calls by hour (Africa/Cairo)"' in html  # of the same calls
     html = await ann.read("/overview?range=7d")
-    assert "Day (Africa/Cairo) completed 2023-11-15 1" in text_of(html)
+    assert "Day (Africa/Cairo) Completed 2023-11-15 1" in text_of(html)
     for unknown in ("../../etc/passwd", "Europe", "x" * 1000, "No/Where"):
         ann.http.cookies.set("zone", unknown)
-        assert ": 0 calls." in text_of(await ann.read("/overview"))
+        assert "Calls 0 Answer rate" in text_of(await ann.read("/overview"))
 
 
 @pytest.mark.parametrize("rules", ['place = "never"'])
@@ -116,7 +116,7 @@ async def test_deleted_calls_are_no_longer_counted_after_an_hour(
     await ann.read("/overview?range=7d")
     harness.emulator.calls.delete(harness.emulator.calls.all()[-1].sid)
     harness.clock.advance(3600)
-    while ": 119 calls." not in text_of(await ann.read("/overview?range=7d")):
+    while "Calls 119 Answer rate" not in text_of(await ann.read("/overview?range=7d")):
         harness.clock.advance(61)
 
 
@@ -131,7 +131,7 @@ async def test_the_results_of_approval_requests_add_up(harness: Harness, ann: We
     harness.clock.advance(60)
     await ann.decide(f"/approvals/{second}", decision="deny")
     text = text_of(await ann.read("/overview"))
-    assert "approved 1 denied 1 expired 1 pending 1" in text
+    assert "Approved 1 Denied 1 Expired 1 Pending 1" in text
     assert "Approved by an operator 1 of 4" in text
     assert "Median time to decide 1 min" in text
 
@@ -151,7 +151,7 @@ async def test_confirmations_are_those_of_users(tmp_path: Path) -> None:
                 await agent.call("create_call", **placing())
         text = text_of(await ann.read("/overview"))
     assert "Confirmed by a user 2 of 4" in text
-    assert "requested 4 accepted 2 declined 2 expired 0" in text
+    assert "Requested 4 Accepted 2 Declined 2 Expired 0" in text
     assert "Approved by an operator 1 of 1" in text
 
 
@@ -206,7 +206,7 @@ async def test_costs_are_those_of_the_requester_of_a_call_or_of_its_parent(
     parsed = count_parsed(monkeypatch)
     second = text_of(await ann.read("/overview"))
     assert "Requester and currency Cost front desk USD 1.56 worker USD 0.78 " in first
-    assert "Cost elsewhere USD 2.34 " in second
+    assert "Cost Elsewhere USD 2.34 " in second
     assert "front desk USD 1.56 " in second
     assert "worker USD 1.56 " in second
     assert parsed == []
@@ -256,7 +256,7 @@ async def test_void_decisions_are_ignored_and_undecided_requests_expire(
     harness.clock.advance(901)
     text = text_of(await ann.read("/overview"))
     accepted = int(decided.decision.is_approval)
-    assert f"approved {accepted} denied {1 - accepted} expired 1 pending 0" in text
+    assert f"Approved {accepted} Denied {1 - accepted} Expired 1 Pending 0" in text
 
 
 def test_labels_of_charts_are_escaped() -> None:
@@ -280,7 +280,7 @@ def test_a_credit_is_listed_but_has_no_bar() -> None:
     costs = {("DE", "EUR"): Decimal(2), ("US", "USD"): Decimal("-0.5")}
     for some in (costs, {("US", "USD"): Decimal("-0.5")}):
         chart = costs_chart("country", some)
-        assert ("US USD", "-0.5") in chart.rows
+        assert ("US USD", "-0.50") in chart.rows
         assert "US USD" not in chart.picture
 
 

@@ -20,7 +20,7 @@ async def test_the_policy_is_explained_with_the_source_of_each_rule(
     harness: Harness, ann: WebClient
 ) -> None:
     text = text_of(await ann.read("/policy"))
-    assert "Placing a call needs the operator's approval" in text
+    assert "Placing a call Operator's approval" in text
     assert f'confirm.place "operator" {harness.database.parent}/policy.toml' in text
     assert 'confirm.delete "confirm" default' in text
     assert 'hours.daily "08:00-21:00" default' in text

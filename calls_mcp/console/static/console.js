@@ -122,7 +122,9 @@ async function refresh() {
 
 function updateTimes() {
   const now = Date.now() / 1000;
-  for (const e of document.querySelectorAll("[data-since]")) e.textContent = formatDuration(now - Number(e.dataset.since));
+  for (const e of document.querySelectorAll("[data-since]")) {
+    e.textContent = ("exact" in e.dataset ? lengthOfTime : formatDuration)(now - Number(e.dataset.since));
+  }
   for (const e of document.querySelectorAll("[data-until]")) {
     e.textContent = formatDuration(Number(e.dataset.until) - now);
   }
@@ -136,7 +138,13 @@ function formatDuration(seconds) {
   return `${whole} s`;
 }
 
-/* The server writes times in UTC; their title keeps that. */
+function lengthOfTime(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  const parts = [[Math.floor(whole / 3600), "h"], [Math.floor(whole / 60) % 60, "min"], [whole % 60, "s"]];
+  return parts.filter(([amount]) => amount).map((part) => part.join(" ")).join(" ") || "0 s";
+}
+
+/* The title of a time keeps it in UTC. */
 const FORMATS = {
   recent: new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" }),
   datetime: new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" }),
@@ -262,7 +270,7 @@ function setUpCopying(button) {
   });
 }
 
-/* "Today" on the overview is the reader's own day. */
+/* The server counts, filters and writes in this time zone. */
 const { timeZone } = new Intl.DateTimeFormat().resolvedOptions();
 if (timeZone) document.cookie = `zone=${timeZone}; path=/; samesite=strict; max-age=31536000`;
 
