@@ -30,7 +30,7 @@ from calls_mcp.emulator import (
     Scenario,
     Script,
     accelerated,
-    seed_history,
+    past_calls,
 )
 from calls_mcp.emulator.scenario import Reaction
 from calls_mcp.server.handlers import build_server
@@ -117,7 +117,7 @@ async def _run_demo(user: "_User", audit_log: Path) -> None:
     )
     scenario = Scenario({_GUEST: _CONFIRMS})
     async with Emulator(port=None, clock=accelerated(_SPEED), scenario=scenario) as emulator:
-        seed_history(emulator.calls, 7, _PAST_CALLS, emulator.clock())
+        emulator.calls.add(*past_calls(7, _PAST_CALLS, emulator.clock()))
         async with (
             Runtime(settings, access_to(emulator, settings)) as runtime,
             Client(build_server(runtime), elicitation_callback=user.answer) as client,

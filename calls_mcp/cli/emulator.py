@@ -12,9 +12,16 @@ from types import FrameType
 
 from calls_mcp.cli.options import add_json
 from calls_mcp.cli.terminal import progress, show_json, warn
-from calls_mcp.emulator import DEFAULT_ACCOUNT, Account, Emulator, Scenario, StartError, accelerated
+from calls_mcp.emulator import (
+    DEFAULT_ACCOUNT,
+    Account,
+    Emulator,
+    Scenario,
+    StartError,
+    accelerated,
+    past_calls,
+)
 from calls_mcp.emulator.call_lifecycle import Call
-from calls_mcp.emulator.history import past_calls
 from calls_mcp.emulator.scenario import load_scenario
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability import stderr

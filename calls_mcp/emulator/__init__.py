@@ -11,7 +11,7 @@ from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.clock import Clock, ManualClock, accelerated
 from calls_mcp.emulator.emulator import OWN_NUMBERS, Emulator
 from calls_mcp.emulator.errors import StartError
-from calls_mcp.emulator.history import seed_history
+from calls_mcp.emulator.history import past_calls
 from calls_mcp.emulator.scenario import SCRIPTS, Scenario, Script
 
 __all__ = [
@@ -30,5 +30,5 @@ __all__ = [
     "Script",
     "StartError",
     "accelerated",
-    "seed_history",
+    "past_calls",
 ]

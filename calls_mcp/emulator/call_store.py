@@ -34,7 +34,6 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS calls_by_parent ON calls (parent_call_sid)",
 )
 _SELECT = f"SELECT seq, {_COLUMNS} FROM calls"  # noqa: S608 - our own column names
-_THESE = f"{_SELECT} WHERE sid IN (SELECT value FROM json_each(?))"  # noqa: S608 - our own column names
 _INSERT = f"INSERT INTO calls ({_COLUMNS}, due) VALUES ({_MARKS})"  # noqa: S608 - our own column names
 _UPDATE = f"UPDATE calls SET ({_COLUMNS}, due) = ({_MARKS}) WHERE sid = :sid"  # noqa: S608 - our own column names
 
@@ -50,10 +49,6 @@ class Timers(Protocol):
         """Handle everything until now."""
         ...
 
-    def followed(self) -> list[str]:
-        """Return the SIDs of the calls whose changes matter here."""
-        ...
-
     def changed(self, call: Call) -> None:
         """Take note of a call that is being written, without writing anything."""
         ...
@@ -66,8 +61,7 @@ class CallStore:
     backwards from the newest call or from an anchor. A walk over all pages reads the table once,
     whatever the filter. A rare number costs one pass over it (20 ms for 100,000 calls).
 
-    Several threads can use a store, and several processes a file. Every method commits before it
-    returns.
+    Several threads can use a store. Every method commits before it returns.
 
     Attributes:
         callbacks: The callbacks to the customer's URLs.
@@ -76,7 +70,7 @@ class CallStore:
         timers: What happens in calls besides the changes of their records.
 
     Raises:
-        sqlite3.Error: The file cannot be opened, or has other tables.
+        sqlite3.Error: The file cannot be opened, has other tables, or is in use.
     """
 
     def __init__(self, database: str, clock: Clock) -> None:
@@ -180,9 +174,6 @@ class CallStore:
     def _advance(self) -> bool:
         """Let everything happen that is due, in order. Return whether anything was."""
         now, changed = self._database.now, False
-        if self.timers is not None and self._database.changed_elsewhere():
-            for row in self._database.rows(_THESE, (json.dumps(self.timers.followed()),)):
-                self.timers.changed(Call._make(row[1:]))
         while (at := self.next_due()) <= now:
             self._database.now, changed = at, True
             late = self._database.rows(f"{_SELECT} WHERE due <= ? ORDER BY due, seq", (at,))

@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import logging
-import sqlite3
 import threading
-import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,7 +14,7 @@ from calls_mcp.emulator.addresses import country, is_phone_number
 from calls_mcp.emulator.call_lifecycle import Call, CallEvent, is_reported
 from calls_mcp.emulator.clock import rfc2822
 from calls_mcp.emulator.database import Database, Value
-from calls_mcp.emulator.webhooks import TOTAL_SECONDS, Webhooks
+from calls_mcp.emulator.webhooks import Webhooks
 
 POLL_INTERVAL = 0.05  # seconds
 CONCURRENCY = 8
@@ -32,7 +29,6 @@ SCHEMA = (
     at, -- when it is or was due
     due, -- the same, NULL after the delivery
     attempts DEFAULT 0,
-    claimed, -- end of the claim of the emulator that sends it, in real time
     outcome -- the HTTP status of the response, or why there was none
 )""",
     "CREATE INDEX IF NOT EXISTS callbacks_due ON callbacks (due) WHERE due IS NOT NULL",
@@ -45,7 +41,6 @@ _IS_DUE = """due <= ? AND NOT EXISTS (
     WHERE earlier.sid = callbacks.sid AND earlier.url = callbacks.url
     AND (earlier.at, earlier.id) < (callbacks.at, callbacks.id) AND earlier.due IS NOT NULL
 )"""
-_CLAIM = "UPDATE callbacks SET claimed = ? WHERE id = ?"
 _SETTLE = "UPDATE callbacks SET outcome = ?, attempts = ?, due = NULL WHERE id = ?"
 
 _SIP_CODES: Mapping[str, str] = {
@@ -55,9 +50,6 @@ _SIP_CODES: Mapping[str, str] = {
     "no-answer": "487",
     "canceled": "487",
 }
-
-logger = logging.getLogger(__name__)
-
 
 # Parameters
 
@@ -92,21 +84,13 @@ def _places(address: str, *parties: str) -> dict[str, str]:
     return {party + name: value for party in parties for name, value in place.items()}
 
 
-class EventCallback(NamedTuple):
-    """A callback about an event of a call; its form lacks `AccountSid`."""
-
-    url: str
-    method: str
-    form: Mapping[str, str]
-
-
-def event_callbacks(event: CallEvent) -> Iterator[EventCallback]:
-    """Yield the callbacks about an event of a call."""
+def event_callbacks(event: CallEvent) -> Iterator[tuple[str, str, Mapping[str, str]]]:
+    """Yield the URL, method and parameters of each callback about an event of a call."""
     call = event.call
     if call.callback_url and is_reported(event):
-        yield EventCallback(call.callback_url, call.callback_method, _status_parameters(event))
+        yield call.callback_url, call.callback_method, _status_parameters(event)
     if call.amd_callback_url and event.name == "detected":
-        yield EventCallback(call.amd_callback_url, call.amd_callback_method, _detected(call))
+        yield call.amd_callback_url, call.amd_callback_method, _detected(call)
 
 
 def _status_parameters(event: CallEvent) -> Mapping[str, str]:
@@ -167,6 +151,7 @@ class CallbackQueue:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._settled = threading.Condition(database.lock)
+        self._claimed: set[int] = set()
 
     def add(self, sid: str, url: str, method: str, form: Mapping[str, str], due: float) -> None:
         """Queue a callback.
@@ -184,21 +169,19 @@ class CallbackQueue:
         """Delete every callback."""
         self._database.execute("DELETE FROM callbacks")
 
-    def claim(self, count: int, seconds: float) -> list[Callback]:
-        """Claim up to `count` due callbacks for `seconds` of real time.
-
-        A callback that is not settled in that time is due again.
-        """
-        query = f"{_SELECT} WHERE {_IS_DUE} AND coalesce(claimed, 0) <= ?"
+    def claim(self, count: int) -> list[Callback]:
+        """Return up to `count` due callbacks, and not again while this emulator runs."""
+        query = f"{_SELECT} WHERE {_IS_DUE} ORDER BY due, id LIMIT ?"
         with self._database.transaction() as now:
-            real = time.time()
-            found = self._select(f"{query} ORDER BY due, id LIMIT ?", (now, real, count))
-            self._database.execute(_CLAIM, [(real + seconds, each.id) for each in found])
+            found = self._select(query, (now, count + len(self._claimed)))
+            found = [each for each in found if each.id not in self._claimed][:count]
+            self._claimed.update(each.id for each in found)
         return found
 
     def settle(self, callback_id: int, outcome: str, attempts: int) -> None:
         """Record the outcome of a delivery, and the number of attempts."""
         with self._database.transaction():
+            self._claimed.discard(callback_id)
             self._database.execute(_SETTLE, [(outcome, attempts, callback_id)])
             self._settled.notify_all()
 
@@ -259,19 +242,14 @@ class CallbackSender:
         return has_sent
 
     async def _poll(self) -> None:
-        """Poll, because the clock can jump and other processes can place calls."""
+        """Poll, because the clock can jump."""
         while True:
             self._start()
             await asyncio.sleep(POLL_INTERVAL)
 
     def _start(self) -> bool:
         """Start to send what is due, as far as possible. Return whether anything is being sent."""
-        try:
-            claimed = self.queue.claim(CONCURRENCY - len(self._deliveries), 2 * TOTAL_SECONDS)
-        except sqlite3.OperationalError as error:  # while another process writes
-            logger.warning("callbacks are delayed: %s", error)
-            claimed = []
-        for callback in claimed:
+        for callback in self.queue.claim(CONCURRENCY - len(self._deliveries)):
             delivery = asyncio.create_task(self._deliver(callback))
             self._deliveries.add(delivery)
             delivery.add_done_callback(self._deliveries.discard)

@@ -6,13 +6,11 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
-
 from calls_mcp.emulator.clock import Clock
 
-PATIENCE = 30  # seconds for another process's transaction to end
+PATIENCE = 5  # seconds for another emulator that uses the file to end
 
-_VERSION = 6
+_VERSION = 7
 
 Value = str | float | None
 Row = tuple[Any, ...]
@@ -20,14 +18,14 @@ Item = TypeVar("Item")
 
 
 class Database:
-    """A connection that several threads can use, to a file that several processes can use.
+    """A connection that several threads can use, to a file that no other process can use.
 
     Attributes:
         lock: Held during each transaction.
         now: The time of the present transaction.
 
     Raises:
-        sqlite3.Error: The file cannot be opened, or has other tables.
+        sqlite3.Error: The file cannot be opened, has other tables, or is in use.
     """
 
     def __init__(
@@ -45,7 +43,6 @@ class Database:
         self._clock = clock
         self._begun = begun
         self.now = 0.0
-        self._data_version = 0.0
         self._connection = sqlite3.connect(
             path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
         )
@@ -91,29 +88,15 @@ class Database:
         """Return the number that a query finds, 0 for NULL."""
         return self.rows(query)[0][0] or 0
 
-    def changed_elsewhere(self) -> bool:
-        """Return whether another connection has changed the file since the last time."""
-        last, self._data_version = self._data_version, self.number("PRAGMA data_version")
-        return self._data_version != last
-
     def _prepare(self, schema: Iterable[str]) -> None:
-        self._enable_wal()
+        self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._require_this_version()
             for statement in schema:
                 self._connection.execute(statement)
-
-    # SQLite does not wait when two connections enable WAL for a new file at the same time
-    @retry(
-        retry=retry_if_exception_message("database is locked"),
-        stop=stop_after_delay(PATIENCE),
-        wait=wait_random(0, 0.05),
-        reraise=True,
-    )
-    def _enable_wal(self) -> None:
-        self._connection.execute("PRAGMA journal_mode = WAL")
 
     def _require_this_version(self) -> None:
         if self.number("PRAGMA user_version") != _VERSION:

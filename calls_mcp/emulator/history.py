@@ -11,7 +11,6 @@ from calls_mcp.emulator.call_lifecycle import (
     Direction,
     planned,
 )
-from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.scenario import EndStatus, Script
 
 Choice = TypeVar("Choice", EndStatus, Direction)
@@ -27,16 +26,10 @@ END_WEIGHTS: dict[EndStatus, int] = {"completed": 70, "no-answer": 14, "busy": 9
 DIRECTION_WEIGHTS: dict[Direction, int] = {"outbound-api": 65, "inbound": 35}
 
 
-def seed_history(store: CallStore, seed: int, calls: int, now: float) -> None:
-    """Append the finished calls of `past_calls` to the store.
-
-    Do this before placing a call, because the list is in order of arrival.
-    """
-    store.add(*past_calls(seed, calls, now))
-
-
 def past_calls(seed: int, calls: int, now: float) -> Iterator[Call]:
     """Return finished calls of the past week. The same arguments and hour give the same calls.
+
+    Add them before placing a call, because the list is in order of arrival.
 
     Args:
         seed: The seed of the random choices.

@@ -40,10 +40,10 @@ async def open_access(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Ac
     if not sandbox:
         yield settings.twilio.access()
         return
-    from calls_mcp.emulator import Emulator, seed_history  # noqa: PLC0415
+    from calls_mcp.emulator import Emulator, past_calls  # noqa: PLC0415
 
     async with Emulator(port=None) as emulator:
-        seed_history(emulator.calls, 1, _PAST_CALLS, emulator.clock())
+        emulator.calls.add(*past_calls(1, _PAST_CALLS, emulator.clock()))
         yield access_to(emulator, settings)
 
 

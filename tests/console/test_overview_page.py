@@ -12,7 +12,7 @@ from calls_mcp.audit import search
 from calls_mcp.audit.records import Fields, parse
 from calls_mcp.console.charts import bars, columns
 from calls_mcp.console.overview_page import costs_chart
-from calls_mcp.emulator.history import past_calls
+from calls_mcp.emulator import past_calls
 from tests.console.harness import Harness, WebClient, open_harness, sign_in, text_of
 from tests.harness import User, approve, decline, placing
 

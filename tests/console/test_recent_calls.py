@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from calls_mcp.console.recent_calls import RecentCalls
-from calls_mcp.emulator.history import past_calls
+from calls_mcp.emulator import past_calls
 from tests.console.harness import Harness
 
 pytestmark = pytest.mark.anyio

@@ -5,19 +5,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from contextlib import closing, contextmanager
 from pathlib import Path
-from threading import Event
-from typing import Any
 
 import pytest
 
-from calls_mcp.emulator import Call, CallStore, ManualClock, seed_history
+from calls_mcp.emulator import Call, CallStore, ManualClock, past_calls
 from calls_mcp.emulator.database import Anchor, Filter
 
-PROCESSES, CALLS = 8, 25
 WEEK = 7 * 86_400
 
 
@@ -58,7 +53,7 @@ def test_paging_in_either_direction_finds_all_matching_calls(
     clock: ManualClock, filters: list[Filter], side: str
 ) -> None:
     with closing(CallStore(":memory:", clock)) as store:
-        seed_history(store, 1, 300, clock())
+        store.add(*past_calls(1, 300, clock()))
         expected = [call for call in store.all() if all(_meets(call, each) for each in filters)]
         found: list[Call] = []
         anchor = Anchor("older", 10_000) if side == "older" else Anchor("newer", 0)
@@ -99,41 +94,13 @@ def kept(database: Path) -> list[str]:
         return [call.sid for call in store.all()]
 
 
-@pytest.mark.process
-def test_eight_concurrent_processes_lose_no_call(tmp_path: Path) -> None:
-    database = tmp_path / "calls.sqlite"
-    with ExitStack() as stack:
-        processes = [stack.enter_context(writing(database, CALLS)) for _ in range(PROCESSES)]
-        outputs = [process.communicate(timeout=100)[0] for process in processes]
-    answered = [sid for text in outputs for sid in text.split()]
-    assert len({*answered}) == PROCESSES * CALLS
-    assert {*kept(database)} == {*answered}
-
-
-def test_a_new_file_can_be_opened_while_another_process_uses_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_is_used_by_one_emulator_at_a_time(
+    path: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database = tmp_path / "calls.sqlite"
-    was_busy = Event()
-
-    class Watched(sqlite3.Connection):
-        def execute(self, *arguments: Any) -> sqlite3.Cursor:  # noqa: ANN401 - as there
-            try:
-                return super().execute(*arguments)
-            except sqlite3.OperationalError:
-                was_busy.set()
-                raise
-
-    with closing(sqlite3.connect(database, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        monkeypatch.setattr("sqlite3.connect", partial(sqlite3.connect, factory=Watched))
-        monkeypatch.setattr("calls_mcp.emulator.database.PATIENCE", 0)
-        with ThreadPoolExecutor() as pool:
-            opened = pool.submit(CallStore, str(database), time.time)
-            assert was_busy.wait(30)
-            other.execute("ROLLBACK")
-            with closing(opened.result(30)) as store:
-                assert store.count() == 0
+    monkeypatch.setattr("calls_mcp.emulator.database.PATIENCE", 0)
+    with closing(CallStore(path, clock)), pytest.raises(sqlite3.OperationalError, match="locked"):
+        CallStore(path, clock)
+    CallStore(path, clock).close()
 
 
 @pytest.mark.process

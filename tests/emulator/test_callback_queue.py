@@ -23,7 +23,7 @@ def queue(clock: ManualClock) -> Generator[CallbackQueue]:
 
 def claimed(queue: CallbackQueue) -> list[str]:
     """Claim all due callbacks, and return what they say."""
-    return [callback.form["Says"] for callback in queue.claim(10, 60)]
+    return [callback.form["Says"] for callback in queue.claim(10)]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -49,7 +49,7 @@ def test_callbacks_about_one_thing_to_one_url_are_sent_one_after_the_other(
     assert claimed(queue) == []
     clock.advance(10)
     for expected in ("first", "second", "third"):
-        (callback,) = queue.claim(10, 60)
+        (callback,) = queue.claim(10)
         assert callback.form["Says"] == expected
         assert claimed(queue) == []
         queue.settle(callback.id, "204", 1)

@@ -240,6 +240,6 @@ def test_unsent_callbacks_are_sent_after_a_restart(
         sid = sdk.call(**reporting(receiver))
     clock.advance(100)
     with closing(CallStore(database, clock)) as store:
-        assert [callback.sid for callback in store.callbacks.claim(1, 0)] == [sid]
+        assert [callback.sid for callback in store.callbacks.claim(1)] == [sid]
     with running(emulator):
         assert receiver.statuses_of(1) == ["completed"]

@@ -1,6 +1,6 @@
 from contextlib import closing
 
-from calls_mcp.emulator import Call, CallStore, ManualClock, seed_history
+from calls_mcp.emulator import Call, CallStore, ManualClock, past_calls
 
 NOW = ManualClock().now
 DAY = 86_400
@@ -8,7 +8,7 @@ DAY = 86_400
 
 def history(seed: int, calls: int, now: float = NOW) -> tuple[Call, ...]:
     with closing(CallStore(":memory:", ManualClock(now))) as store:
-        seed_history(store, seed, calls, now)
+        store.add(*past_calls(seed, calls, now))
         return store.all()
 
 

@@ -12,7 +12,7 @@ from twilio.http.async_http_client import AsyncTwilioHttpClient
 from twilio.rest import Client
 from twilio.rest.api.v2010.account.call import CallInstance, CallList
 
-from calls_mcp.emulator import Account, ManualClock, seed_history
+from calls_mcp.emulator import Account, ManualClock, past_calls
 
 from .sdk import CALLEE, CALLER, TWIML, SdkClient, library_client
 
@@ -194,7 +194,7 @@ def sids(calls: Iterable[CallInstance]) -> list[str | None]:
 @pytest.fixture
 def past(sdk: SdkClient, clock: ManualClock) -> list[str]:
     """The SIDs of 130 past calls, newest first."""
-    seed_history(sdk.emulator.calls, 1, 130, clock())
+    sdk.emulator.calls.add(*past_calls(1, 130, clock()))
     return [call.sid for call in sdk.emulator.calls.all()]
 
 

@@ -12,7 +12,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from calls_mcp import __version__
-from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator, seed_history
+from calls_mcp.emulator import DEFAULT_ACCOUNT, Emulator, past_calls
 from calls_mcp.tools.catalog import load_operations
 from tests.docs.pages import ROOT, blocks
 from tests.harness import Agent
@@ -126,7 +126,7 @@ async def test_a_host_starts_the_bundle_as_its_manifest_says(
     unpacked: Path, environment: dict[str, str]
 ) -> None:
     async with Emulator() as emulator:
-        seed_history(emulator.calls, 1, 10, emulator.clock())
+        emulator.calls.add(*past_calls(1, 10, emulator.clock()))
         answers = {"account_sid": DEFAULT_ACCOUNT.sid, "auth_token": DEFAULT_ACCOUNT.auth_token}
         config = configure(unpacked, answers)
         # Hosts have no input for the API's URL, so it is set directly.

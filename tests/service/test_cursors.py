@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp import Client
 
-from calls_mcp.emulator import seed_history
+from calls_mcp.emulator import past_calls
 from calls_mcp.errors import InvalidArguments
 from calls_mcp.guard.signing import Signer
 from calls_mcp.server.handlers import build_server
@@ -37,7 +37,7 @@ SAFE = string.ascii_letters + string.digits + "-_."
 
 @pytest.fixture
 def filled(harness: Harness) -> Harness:
-    seed_history(harness.emulator.calls, 7, 60, harness.clock())
+    harness.emulator.calls.add(*past_calls(7, 60, harness.clock()))
     return harness
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcp import Client
 
-from calls_mcp.emulator import seed_history
+from calls_mcp.emulator import past_calls
 from tests.benchmarks import tokens
 from tests.harness import ACCOUNT, Agent, Harness, open_harness, structured, text_of
 from tests.upstream import (
@@ -49,7 +49,7 @@ async def filled(
         open_harness(calls_mcp_result_tokens=calls_mcp_result_tokens) as harness,
         harness.connect() as agent,
     ):
-        seed_history(harness.emulator.calls, 3, calls, harness.clock())
+        harness.emulator.calls.add(*past_calls(3, calls, harness.clock()))
         yield harness, agent
 
 
@@ -204,7 +204,7 @@ async def test_new_calls_between_two_pages_cause_no_gap_and_no_repetition(
             visited += listed(outcome)
             assert len(visited) <= len(before)
             arguments = {"cursor": outcome["next_cursor"]} if "next_cursor" in outcome else {}
-            seed_history(harness.emulator.calls, len(visited), 5, harness.clock())
+            harness.emulator.calls.add(*past_calls(len(visited), 5, harness.clock()))
     assert visited == before
 
 
@@ -212,7 +212,7 @@ async def test_many_new_calls_between_two_pages_hide_no_call() -> None:
     async with filled(30) as (harness, agent):
         before = sids(harness)
         first = await agent.call("list_calls", limit=6, page_size=10)
-        seed_history(harness.emulator.calls, 8, 25, harness.clock())
+        harness.emulator.calls.add(*past_calls(8, 25, harness.clock()))
         cursor = first["next_cursor"]
         rest = await agent.call("list_calls", cursor=cursor, limit=1000)
     assert {*before} <= {*listed(first), *listed(rest)}

@@ -8,7 +8,7 @@ from typing import Literal, cast
 import pytest
 from jsonschema import Draft202012Validator
 
-from calls_mcp.emulator import seed_history
+from calls_mcp.emulator import past_calls
 from calls_mcp.tools.catalog import load_operations
 from tests.benchmarks.tokens import budgets
 from tests.generate import SNAPSHOTS, Property, definitions, snapshots
@@ -199,7 +199,7 @@ async def test_the_list_is_the_same_for_every_client_and_era_before_and_after_ca
 async def test_the_tools_and_a_page_of_calls_stay_within_their_token_budget(
     harness: Harness,
 ) -> None:
-    seed_history(harness.emulator.calls, 1, 100, harness.clock())
+    harness.emulator.calls.add(*past_calls(1, 100, harness.clock()))
     async with harness.connect() as agent:
         tools = await agent.client.list_tools()
         listed = await agent.client.call_tool("list_calls")

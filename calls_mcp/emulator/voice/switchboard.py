@@ -117,10 +117,6 @@ class Switchboard:
             _, _, sid, event = heapq.heappop(self._agenda)
             self._handle(sid, event)
 
-    def followed(self) -> list[str]:
-        """Return the SIDs of the calls that it plays."""
-        return list(self._legs)
-
     def changed(self, call: Call) -> None:
         """Take note of a call that was written."""
         leg = self._legs.get(call.sid)
@@ -136,7 +132,7 @@ class Switchboard:
             self._store.clear()
 
     def _stop(self) -> None:
-        """End the calls with a session, because no other emulator continues them."""
+        """End the calls with a session, because no emulator continues them."""
         with self._store.transaction() as now:
             executed = [*self._running]
             self._close_sessions()
@@ -158,7 +154,7 @@ class Switchboard:
         if sid not in self._legs:
             return
         call = self._store.get(sid)
-        if call is None or not call.live:  # another emulator may have ended it
+        if call is None or not call.live:
             self._end(sid, call)
         else:
             self._pass_on(sid, event)

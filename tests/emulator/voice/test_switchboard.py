@@ -1,4 +1,4 @@
-"""Calls from outside, restarts, shared files, threads and resets."""
+"""Calls from outside, restarts, threads and resets."""
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -88,24 +88,6 @@ def test_a_ringing_call_from_outside_ends_although_the_emulator_restarts(
     with switched_on(application, database=database, clock=clock) as phone:
         phone.advance(5 * 3600)
         assert [call.status for call in phone.api.calls] == ["no-answer"]
-
-
-def test_a_call_is_executed_where_it_was_placed_although_another_emulator_shares_the_file(
-    application: Application, database: str
-) -> None:
-    clock = ManualClock()
-    with (
-        switched_on(application, database=database, clock=clock) as one,
-        switched_on(application, database=database, clock=clock) as two,
-    ):
-        sid = one.call('<Say>Hello</Say><Pause length="30"/>')
-        clock.advance(10)
-        assert two.record(sid)["status"] == "in-progress"
-        one.advance(0)
-        assert one.heard(sid) == two.heard(sid) == ["Hello"]
-        two.update(sid, Status="completed")
-        one.advance(0)
-        assert one.story(sid)[-1].endswith("ended completed")
 
 
 def test_threads_place_calls_that_do_not_disturb_each_other(
@@ -254,17 +236,13 @@ def test_a_call_from_outside_is_answered_before_anything_is_said(application: Ap
     assert story[:2] == ["0 answered by the application", "0 said Welcome."]
 
 
-def test_calls_in_progress_end_when_their_emulator_stops_and_others_continue(
+def test_calls_in_progress_end_when_their_emulator_stops(
     application: Application, database: str
 ) -> None:
     clock = ManualClock()
-    with switched_on(application, database=database, clock=clock) as other:
-        with switched_on(application, database=database, clock=clock) as stopped:
-            ended = stopped.call('<Pause length="500"/>')
-            continued = other.call('<Pause length="500"/>')
-            clock.advance(10)
-            assert stopped.record(continued)["status"] == "in-progress"
-            other.advance(0)
-        assert other.record(ended)["status"] == "completed"
-        assert other.story(ended)[-1].endswith("ended completed")
-        assert other.record(continued)["status"] == "in-progress"
+    with switched_on(application, database=database, clock=clock) as phone:
+        sid = phone.call('<Pause length="500"/>')
+        phone.advance(10)
+    with switched_on(application, database=database, clock=clock) as phone:
+        assert phone.record(sid)["status"] == "completed"
+        assert phone.story(sid)[-1].endswith("ended completed")
