@@ -50,10 +50,10 @@ _GOODBYE = 10  # seconds
 _WIDEST = 104  # characters of a line
 _LABEL = 8
 _GUEST = "+12025550123"
-_CONFIRMS = Script(reactions=[Reaction(hears="press 1", press="1")])
-_UNTIL_THE_KEY = 8  # seconds after the answer
+_CONFIRMS = Script(reactions=[Reaction(hears="at eight?", say="Yes, I can.")])
+_UNTIL_THE_REPLY = 8  # seconds after the answer
 _CALLER = OWN_NUMBERS[0]
-_MESSAGE = "<Say>Your table is ready. Press 1 to keep it.</Say>"
+_MESSAGE = "<Say>Your table is ready. Can you be here at eight?</Say>"
 _TWIML = f'<Response>{_MESSAGE}<Pause length="60"/></Response>'
 
 
@@ -119,7 +119,7 @@ async def _run_demo(user: "_User", audit_log: Path) -> None:
     async with Emulator(port=None, clock=accelerated(_SPEED), scenario=scenario) as emulator:
         emulator.calls.add(*past_calls(7, _PAST_CALLS, emulator.clock()))
         async with (
-            Runtime(settings, access_to(emulator, settings)) as runtime,
+            Runtime(settings, access_to(emulator, settings), clock=emulator.now) as runtime,
             Client(build_server(runtime), elicitation_callback=user.answer) as client,
         ):
             await _walk(_Agent(client), user, emulator)
@@ -144,8 +144,8 @@ async def _walk(agent: "_Agent", user: "_User", emulator: Emulator) -> None:
     _heading("3. The agent makes mistakes. Nothing is sent, and it learns what to fix")
     await agent.call("create_call", To="+1 202 555 0123", **{"from": _CALLER}, timeout="30")
 
-    _heading("4. The callee presses 1. The agent sees it")
-    await emulator.advance(_UNTIL_THE_KEY)
+    _heading("4. The callee replies. The agent sees it")
+    await emulator.advance(_UNTIL_THE_REPLY)
     await agent.read(f"calls://call/{sid}")
 
     _heading("5. The agent wants to hang up. You say no")

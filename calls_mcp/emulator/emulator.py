@@ -126,6 +126,10 @@ class Emulator:
     async def __aexit__(self, *_: object) -> None:
         await self._open.aclose()
 
+    def now(self) -> float:
+        """Return the time that its clock shows, in seconds since the epoch."""
+        return self._control.clock()
+
     async def advance(self, seconds: float) -> None:
         """Advance the clock, and let everything happen in between, in order."""
         await self._control.advance(seconds)

@@ -134,17 +134,21 @@ def test_the_demo_shows_each_step_and_places_one_call_only(tmp_path: Path) -> No
         'wait_until="answered")',
         " in-progress ",
         'did you mean "to"?',
-        "result in-progress … 0:06 pressed 1",
+        "result in-progress … 0:07 spoke “Yes, I can.”",
         "you no",
         "result Declined: The user said no.",
         " completed ",
         "agent list_calls(limit=5)",
+        " s · 0.013 USD",
         "result Deleted the record of",
         "What the callee heard 0:00 answered by a human",
-        "said “Your table is ready. Press 1 to keep it.”",
+        "said “Your table is ready. Can you be here at eight?”",
+        "spoke “Yes, I can.”",
         "said “Thank you. See you at eight. Goodbye.”",
     ):
         assert step in told
+    assert "started 0 s ago" not in told
+    assert "not known yet" not in told
     reached = told.partition("What reached the API")[2]
     assert reached.count("201 POST") == 1
     assert reached.count("Twiml=<Response><Say>Thank you.") == 1
