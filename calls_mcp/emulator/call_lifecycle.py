@@ -9,7 +9,6 @@ import secrets
 from math import floor
 from typing import Literal, NamedTuple
 
-from calls_mcp.emulator.errors import CALL_STATE, invalid
 from calls_mcp.emulator.scenario import AnsweredBy, Script
 
 Status = Literal[
@@ -220,24 +219,6 @@ def _price(call: Call) -> float:
 
 
 # Updates
-
-
-def require_live(call: Call) -> None:
-    """Raise ApiError (21220) if the call has ended, because it cannot be changed then."""
-    if not call.live:
-        raise invalid(f"Call {call.sid} is {call.status}. It cannot be changed.", CALL_STATE)
-
-
-def require_over(call: Call) -> None:
-    """Raise ApiError (21220) if the call is live, because it cannot be deleted then."""
-    if call.live:
-        state = f"still live ({call.status})"
-        raise invalid(f"Call {call.sid} is {state}. It cannot be deleted.", CALL_STATE)
-
-
-def redirected(call: Call, now: float, *, url: str | None, twiml: str | None) -> Call:
-    """Return the call with new instructions."""
-    return call._replace(url=url, twiml=twiml, updated=now)
 
 
 def held(call: Call, now: float) -> Call:

@@ -26,7 +26,7 @@ from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.clock import rfc2822
 from calls_mcp.emulator.database import Page
-from calls_mcp.emulator.errors import invalid, not_found
+from calls_mcp.emulator.errors import CALL_STATE, invalid, not_found
 from calls_mcp.emulator.recordings import RecordingOptions
 from calls_mcp.emulator.scenario import INVALID_FROM, Scenario, Script
 from calls_mcp.emulator.voice.callee import Callee
@@ -128,7 +128,9 @@ class CallsApi:
         query_pairs(request)
         with self.store.transaction():
             call = self._find(request)
-            call_lifecycle.require_over(call)
+            if call.live:
+                state = f"still live ({call.status})"
+                raise invalid(f"Call {call.sid} is {state}. It cannot be deleted.", CALL_STATE)
             self.store.delete(call.sid)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
@@ -288,7 +290,8 @@ def _update_values(form: Pairs) -> Values:
 
 def _updated(call: Call, values: Values, now: float) -> Call:
     """Return the call with the changes of an update."""
-    call_lifecycle.require_live(call)
+    if not call.live:
+        raise invalid(f"Call {call.sid} is {call.status}. It cannot be changed.", CALL_STATE)
     url, twiml, status = values.get("Url"), values.get("Twiml"), values.get("Status")
     if "StatusCallback" in values or "StatusCallbackMethod" in values:
         call = call._replace(
@@ -297,7 +300,7 @@ def _updated(call: Call, values: Values, now: float) -> Call:
             updated=now,
         )
     if url or twiml:
-        call = call_lifecycle.redirected(call, now, url=url, twiml=twiml)
+        call = call._replace(url=url, twiml=twiml, updated=now)
     if "TimeLimit" in values:
         call = call_lifecycle.limited(call, now, int(values["TimeLimit"]))
     if status:

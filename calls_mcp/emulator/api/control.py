@@ -57,34 +57,30 @@ class Link(NamedTuple):
 Cell = str | float | Link | None
 
 
-class Advance(BaseModel):
-    """The body of a request that advances the clock, in seconds."""
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    model_config = ConfigDict(extra="forbid")
+
+class Advance(_Body):
+    """The body of a request that advances the clock, in seconds."""
 
     advance: float = Field(ge=0, le=10_000_000_000, allow_inf_nan=False)
 
 
-class Press(BaseModel):
+class Press(_Body):
     """The keys that the other party presses."""
-
-    model_config = ConfigDict(extra="forbid")
 
     keys: Keys
 
 
-class Say(BaseModel):
+class Say(_Body):
     """What the other party says."""
-
-    model_config = ConfigDict(extra="forbid")
 
     text: str = Field(min_length=1)
 
 
-class Ring(BaseModel):
+class Ring(_Body):
     """A call from outside to a number of the account."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     to: str
     from_: str = Field(alias="from", pattern=r"^\S+$")

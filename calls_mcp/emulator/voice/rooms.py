@@ -2,42 +2,34 @@
 
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from calls_mcp.emulator.voice.twiml import Element
 
 LARGEST_CONFERENCE = 250  # participants
 
 
-@dataclass(frozen=True)
-class _Participant:
-    sid: str
-    ends_conference: bool
-
-
 class Conferences:
     """The conferences, by name."""
 
     def __init__(self) -> None:
-        self._participants: defaultdict[str, list[_Participant]] = defaultdict(list)
+        self._participants: defaultdict[str, dict[str, bool]] = defaultdict(dict)
 
     def join(self, sid: str, conference: Element) -> int:
         """Join a conference and return the number of its participants, 0 if it is full."""
         people = self._participants[conference.text]
         if len(people) >= conference.number("maxParticipants", LARGEST_CONFERENCE):
             return 0
-        people.append(_Participant(sid, conference.flag("endConferenceOnExit")))
+        people[sid] = conference.flag("endConferenceOnExit")
         return len(people)
 
     def leave(self, sid: str) -> list[str]:
         """Leave the conference, and return the calls for which it ends."""
         for name, people in self._participants.items():
-            for person in people:
-                if person.sid == sid:
-                    people.remove(person)
-                    if not people:
-                        del self._participants[name]
-                    return [other.sid for other in people] if person.ends_conference else []
+            if sid in people:
+                ends_conference = people.pop(sid)
+                if not people:
+                    del self._participants[name]
+                return [*people] if ends_conference else []
         return []
 
 
