@@ -16,11 +16,19 @@ _MESSAGES = {
     "greater_than_equal": "must be {ge:g} or more",
     "less_than_equal": "must be {le:g} or less",
     "string_pattern_mismatch": "must match {pattern}",
+    "string_too_short": "must not be empty",
+    "sequence_str": "must be a list",
+    "is_instance_of": "must be a list",
     "finite_number": "must be a finite number",
     "dataclass_type": "must be a table",
     "model_type": "the body must be a JSON object",
 }
-_KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false"}
+_KINDS = {
+    "float": "a number",
+    "int": "a whole number",
+    "bool": "true or false",
+    "string": "a string",
+}
 
 
 class StartError(Exception):
@@ -78,7 +86,7 @@ def _message(error: ErrorDetails) -> str:
         return str(context["error"])
     if kind == "literal_error":
         return f"must be {str(context['expected']).replace(chr(39), '')}"
-    if expected := _KINDS.get(kind.partition("_")[0]):
-        return f"must be {expected}"
-    message = _MESSAGES.get(kind)
-    return message.format(**context) if message else error["msg"]
+    if message := _MESSAGES.get(kind):
+        return message.format(**context)
+    expected = _KINDS.get(kind.partition("_")[0])
+    return f"must be {expected}" if expected else error["msg"]

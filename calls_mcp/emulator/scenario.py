@@ -198,7 +198,7 @@ def load_scenario(path: str) -> Scenario:
     except ValidationError as error:
         raise StartError(f"--scenario {path}: {describe(error)}") from error
     except OSError as error:
-        raise StartError(f"--scenario {path}: {error.strerror}") from error
+        raise StartError(f"--scenario {path}: can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise StartError(f"--scenario {path}: the file is not UTF-8") from error
     except tomllib.TOMLDecodeError as error:

@@ -112,7 +112,7 @@ def test_a_database_that_cannot_be_written_is_named(
 
 def test_a_missing_scenario_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     message = refusal(capsys, "--port=0", f"--scenario={tmp_path / 'none.toml'}")
-    assert message.endswith("none.toml: No such file or directory\n")
+    assert message.endswith("none.toml: can't be read: No such file or directory\n")
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])

@@ -136,7 +136,11 @@ async def test_a_call_times_out_before_a_slow_destination_answers(
         ),
         ("speed = 5", "speed: must be a phone number"),
         ("\udcff", "the file is not UTF-8"),
-        (None, "No such file"),
+        ("[otherwise]\ngreeting = 1", "otherwise.greeting: must be a string"),
+        ('[otherwise]\nreactions = "a"', "otherwise.reactions: must be a list"),
+        ("[otherwise]\nreactions = { at = 1 }", "otherwise.reactions: must be a list"),
+        ('[[otherwise.reactions]]\nat = 1\nsay = ""', "reactions.0.say: must not be empty"),
+        (None, "can't be read: No such file"),
     ],
 )
 def test_an_invalid_file_is_reported_in_one_line(
