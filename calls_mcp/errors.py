@@ -34,6 +34,8 @@ KNOWN_ARGUMENT = "a known argument"
 """What a fault expects in place of an unknown argument, whose name is then `received`."""
 NOTHING = "nothing"
 """What a fault has received for a missing argument."""
+NONE_OF_THEM = "none of them"
+"""What a fault has received if all of several arguments are missing, of which `path` is one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,6 +164,8 @@ class _Row:
 def _rows(path: Path, after: int | None = None) -> Iterator[_Row]:
     """Yield the lines of a file, or the rows of a database with numbers above `after`."""
     try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a directory")
         if not _is_database(path):
             with path.open("rb") as file:
                 yield from (_Row(raw.removesuffix(b"\n"), at) for at, raw in enumerate(file, 1))

@@ -36,8 +36,8 @@ _SHOW = (
     "Nothing has happened yet. Show the preview to your user. Only if they agree, call again with "
     "the same arguments and this token as confirmation_token."
 )
-_OPERATORS = "Nothing was sent: the operator must approve this, and a token can't replace that."
-_USERS = "Nothing was sent: the client must ask its user, and a token can't replace that."
+_OPERATORS = "Nothing was sent: the operator must approve this, and a token is not enough."
+_USERS = "Nothing was sent: the client must ask its user, and a token is not enough."
 _UNAPPROVED = "Nothing was sent: the operator has not approved this."
 _FINAL = (PolicyDenied.kind, InvalidConfirmation.kind, InvalidArguments.kind)
 _WITHOUT = "Call again with the same arguments, without confirmation_token."

@@ -132,7 +132,7 @@ def _facts(
         if time := str(local_times(str(values["to"]), now)):
             yield f"The time there is {time}."
         yield f"The caller ID is {shown(str(values.get('caller_id', values['from'])))}."
-        yield "It rings immediately and costs money."
+        yield "The call is placed immediately and costs money."
         return
     status = _ENDS.get(call.status or "") or f"is {status_of(call)}"
     direction = f" ({plain(call.direction)})" if call.direction else ""

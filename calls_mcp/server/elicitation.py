@@ -35,6 +35,13 @@ _KEY, _PAGE = "confirm", "open"
 _FIELD = "approve"
 _PAGE_STATE = "page:"  # tokens have no colon
 _INVALID = "it sent no valid answer"
+_YES = {
+    "place": "place this call",
+    "redirect": "redirect this call",
+    "hang_up": "hang up",
+    "modify": "change this call",
+    "delete": "delete this record",
+}
 _LOOK = (
     "The operator must approve this change before anything happens. Open the operator's page to "
     "see the change and decide."
@@ -234,10 +241,9 @@ def _refusal(token: str, reason: str) -> Approval:
 
 
 def _question(confirmation: Confirmation) -> ElicitRequestFormParams:
-    action = confirmation.action.replace("_", " ")
     field = {
         "type": "boolean",
-        "title": f"Yes, {action} this call",
+        "title": f"Yes, {_YES[confirmation.action]}",
         "description": "Nothing happens unless you select this.",
     }
     return ElicitRequestFormParams(

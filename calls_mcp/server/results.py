@@ -6,7 +6,7 @@ from datetime import datetime
 
 from mcp_types import CallToolResult, TextContent
 
-from calls_mcp.errors import KNOWN_ARGUMENT, NOTHING, Fault
+from calls_mcp.errors import KNOWN_ARGUMENT, NONE_OF_THEM, NOTHING, Fault
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.tools.call_summary import LONGEST_ADDRESS, LONGEST_NAME
 from calls_mcp.tools.catalog import Operation
@@ -165,12 +165,17 @@ def _fault(fault: Fault) -> str:
     text = f"- {_problem(fault)}"
     if fault.did_you_mean is not None:
         return f"{text}; did you mean {_json(fault.did_you_mean)}?"
-    return text if fault.example is None else f"{text}; for example {_json(fault.example)}"
+    if fault.example is None:
+        return text
+    name = f"{fault.path.removeprefix('/')}=" if fault.received == NONE_OF_THEM else ""
+    return f"{text}; for example {name}{_json(fault.example)}"
 
 
 def _problem(fault: Fault) -> str:
     if fault.expected == KNOWN_ARGUMENT:
         return f"unknown argument {fault.received}"
+    if fault.received == NONE_OF_THEM:
+        return f"missing: {fault.expected}"
     got = "missing" if fault.received == NOTHING else f"got {fault.received}"
     return f"{fault.path.removeprefix('/')}: {got}; expected {fault.expected}"
 

@@ -305,7 +305,7 @@ def parse_outcome(text: str | None) -> Outcome | None:
 def unknown_outcome() -> Outcome:
     """Return the outcome of a claim whose process never recorded one."""
     error = OutcomeUnknown(
-        "It is not known whether this took effect: this confirmation was used before, and the "
+        "It is unknown whether this took effect: this confirmation was used before, and the "
         "result was not recorded. Nothing new was sent.",
         "Do not call again yet. Check with fetch_call or list_calls whether it took effect. If it "
         "did not, and your user agrees, call without confirmation_token for a new preview.",

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from jsonschema import Draft202012Validator, FormatChecker
 
-from calls_mcp.errors import KNOWN_ARGUMENT, NOTHING, Fault, InvalidArguments
+from calls_mcp.errors import KNOWN_ARGUMENT, NONE_OF_THEM, NOTHING, Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK, first_invisible, quoted
 from calls_mcp.tools.ascii_urls import instead_of_character
 from calls_mcp.tools.catalog import (
@@ -229,7 +229,7 @@ def _broken_rules(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fau
             yield Fault(
                 path=f"/{first.name}",
                 expected=rule.expected,
-                received=NOTHING,
+                received=NONE_OF_THEM,
                 example=first.example,
             )
         elif rule.rule == "needs" and rule.given in raw and not given:

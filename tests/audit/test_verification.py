@@ -243,6 +243,8 @@ def test_an_empty_log_has_no_problems(tmp_path: Path) -> None:
 def test_an_unreadable_log_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none\.jsonl can't be read: .*No such file"):
         verify(tmp_path / "none.jsonl")
+    with pytest.raises(ConfigurationError, match="can't be read: it is a directory"):
+        verify(tmp_path)
     other = database_log(tmp_path, 1)
     header = other.read_bytes()[:100]
     other.write_bytes(header + b"x" * 5000)

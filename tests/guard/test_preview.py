@@ -37,7 +37,7 @@ async def test_the_preview_of_a_new_call_mentions_all_effects(
     assert text.splitlines() == [
         f"Call {formatted(TALKS_FOR_AN_HOUR)}.",
         f"The caller ID is {formatted(CALLER)}.",
-        "It rings immediately and costs money.",
+        "The call is placed immediately and costs money.",
         "It lasts at most 4 h.",
         'Unknown instructions: "https://example.com/voice" (GET) decides what is heard.',
         "Recorded: The law may require the consent of everyone on the call.",

@@ -778,7 +778,7 @@ def test_a_missing_choice_of_arguments_names_all_of_them(tool: str) -> None:
     fault = faults(tool, bare)[first]
     assert fault.expected == rule.expected
     assert {*re.findall(r"\w+", rule.expected)} >= {*rule.parameters}
-    assert fault.received == "nothing"
+    assert fault.received == "none of them"
     for name in {*rule.parameters} - {"say"}:
         checked(tool, {**bare, name: sample(tool, name)})
 
