@@ -8,6 +8,7 @@ import hashlib
 import json
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
@@ -40,6 +41,7 @@ _CALL_AGAIN = (
 )
 
 
+@dataclass(frozen=True, slots=True)
 class ApprovalRequests:
     """Makes requests that expire after `ttl` seconds, and waits `patience` seconds for a decision.
 
@@ -47,28 +49,20 @@ class ApprovalRequests:
     has the URL of the operator's console, if known.
     """
 
-    def __init__(
-        self,
-        storage: Storage,
-        ttl: float,
-        patience: float,
-        server: str,
-        console: Console,
-    ) -> None:
-        self._storage = storage
-        self._ttl = ttl
-        self._patience = patience
-        self._server = server
-        self._console = console
+    storage: Storage
+    ttl: float
+    patience: float
+    server: str
+    console: Console
 
     async def current(self, binding: Binding) -> ApprovalRequest | None:
         """Return the request for exactly this change, until it is closed."""
-        kept = await self._storage.get_with_ttl(_key(binding))
-        return kept and await self._storage.find_request(kept[0])
+        kept = await self.storage.get_with_ttl(_key(binding))
+        return kept and await self.storage.find_request(kept[0])
 
     async def find(self, identifier: str) -> ApprovalRequest | None:
         """Return the request with this identifier; None if it is no longer kept."""
-        return await self._storage.find_request(identifier)
+        return await self.storage.find_request(identifier)
 
     async def add(self, change: Change, question: "Question") -> ApprovalRequest:
         """Ask the operator, or return the principal's pending request for the same change.
@@ -77,8 +71,8 @@ class ApprovalRequests:
             PolicyDenied: Too many of this principal's requests are pending.
         """
         identifier = secrets.token_hex(8)  # never begins with a dash
-        key, now = _key(change.binding), await self._storage.now()
-        if await self._storage.set_if_absent(key, 2 * self._ttl, identifier) is None:
+        key, now = _key(change.binding), await self.storage.now()
+        if await self.storage.set_if_absent(key, 2 * self.ttl, identifier) is None:
             return await self._joined(change)
         request = ApprovalRequest(
             identifier=identifier,
@@ -88,10 +82,10 @@ class ApprovalRequests:
             client=change.caller.client,
             rule=change.rule,
             asked_at=now,
-            expires_at=now + self._ttl,
+            expires_at=now + self.ttl,
             users_too=change.requirement == "require_human",
             account_sid=change.request.account_sid,
-            server=self._server,
+            server=self.server,
         )
         if not await self._is_added(request, question.state):
             raise PolicyDenied(
@@ -103,21 +97,21 @@ class ApprovalRequests:
 
     async def _is_added(self, request: ApprovalRequest, state: str) -> bool:
         """Return whether the request was added. If not, or if cancelled, delete its key."""
-        binding, expires_at = request.binding, request.expires_at + self._ttl
+        binding, expires_at = request.binding, request.expires_at + self.ttl
         pending = PendingConfirmation(binding, state, expires_at, for_operator=True)
         is_added = False
         try:
-            await self._storage.add_confirmation(request.identifier, pending)
-            is_added = await self._storage.add_request(request, _MOST_PENDING)
+            await self.storage.add_confirmation(request.identifier, pending)
+            is_added = await self.storage.add_request(request, _MOST_PENDING)
         finally:
             if not is_added:
                 with anyio.CancelScope(shield=True), suppress(StoreUnavailable):
-                    await self._storage.delete_if_equal(_key(binding), request.identifier)
+                    await self.storage.delete_if_equal(_key(binding), request.identifier)
         return is_added
 
     async def latest(self, request: ApprovalRequest) -> ApprovalRequest:
         """Return the request after all decisions in progress are written."""
-        return await self._storage.find_request_after_writes(request.identifier) or request
+        return await self.storage.find_request_after_writes(request.identifier) or request
 
     async def wait(
         self, request: ApprovalRequest, until: float, report: ReportProgress
@@ -128,22 +122,22 @@ class ApprovalRequests:
         change must still be sent.
         """
         begun, pause = anyio.current_time(), _FIRST_PAUSE
-        patience = max(0.0, min(self._patience, (until - begun) / 2))
+        patience = max(0.0, min(self.patience, (until - begun) / 2))
         with anyio.move_on_after(patience):
             while request.decision is None and not await self.has_expired(request):
                 await report(anyio.current_time() - begun, patience, "waiting for the operator")
                 await anyio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-                request = await self._storage.find_request(request.identifier) or request
+                request = await self.storage.find_request(request.identifier) or request
         return request
 
     async def has_expired(self, request: ApprovalRequest) -> bool:
         """Return whether a request has expired without a decision."""
-        return request.has_expired(await self._storage.now())
+        return request.has_expired(await self.storage.now())
 
     def awaiting(self, request: ApprovalRequest) -> Outcome:
         """Return the outcome for the agent while the request is pending."""
-        page = self._console.approval_page(request.identifier)
+        page = self.console.approval_page(request.identifier)
         place = f" at {page}" if page else ""
         confirmation = Confirmation(
             action=request.action,
@@ -159,11 +153,11 @@ class ApprovalRequests:
 
     async def withdraw(self, request: ApprovalRequest, by: str, reason: str) -> bool:
         """Withdraw a request unless it is already decided; return whether it was not."""
-        now = await self._storage.now()
+        now = await self.storage.now()
         withdrawal = OperatorDecision(
             is_approval=False, by=by, at=now, reason=reason, is_withdrawal=True
         )
-        made = await self._storage.decide_request(request.identifier, withdrawal)
+        made = await self.storage.decide_request(request.identifier, withdrawal)
         return made == withdrawal
 
     async def close(self, binding: Binding, identifier: str) -> None:
@@ -173,22 +167,22 @@ class ApprovalRequests:
         """
         last = _key(binding, "last")
         with suppress(StoreUnavailable):
-            if before := await self._storage.get_with_ttl(last):
-                await self._storage.delete_if_equal(last, before[0])
-            await self._storage.set_if_absent(last, _REMEMBERED, identifier)
-            await self._storage.delete_if_equal(_key(binding), identifier)
+            if before := await self.storage.get_with_ttl(last):
+                await self.storage.delete_if_equal(last, before[0])
+            await self.storage.set_if_absent(last, _REMEMBERED, identifier)
+            await self.storage.delete_if_equal(_key(binding), identifier)
 
     async def earlier(self, binding: Binding) -> tuple[str, ...]:
         """Return what was decided about the same change before, in at most one sentence."""
-        kept = await self._storage.get_with_ttl(_key(binding, "last"))
-        request = kept and await self._storage.find_request(kept[0])
+        kept = await self.storage.get_with_ttl(_key(binding, "last"))
+        request = kept and await self.storage.find_request(kept[0])
         if not request or request.decision is None:
             return ()
         made = request.decision
         told = f"The same change was {made.word} by {quoted(made.by)} at {iso_time(made.at)}"
         if not made.is_approval:
             return (f"{told}.",)
-        return (f"{told}; {_result(await self._storage.wait_for_outcome(request.identifier))}.",)
+        return (f"{told}; {_result(await self.storage.wait_for_outcome(request.identifier))}.",)
 
     async def _joined(self, change: Change) -> ApprovalRequest:
         """Wait for the request that was made first, and return it."""
@@ -198,8 +192,8 @@ class ApprovalRequests:
             await anyio.sleep(_FIRST_PAUSE)
         key = _key(change.binding)
         # The first request was refused or interrupted.
-        if kept := await self._storage.get_with_ttl(key):
-            await self._storage.delete_if_equal(key, kept[0])
+        if kept := await self.storage.get_with_ttl(key):
+            await self.storage.delete_if_equal(key, kept[0])
         raise PolicyDenied(change.rule, "the approval request could not be created", "Try again.")
 
 

@@ -48,24 +48,24 @@ class Claim:
     state: str
 
 
+@dataclass(frozen=True, slots=True)
 class Confirmations:
     """Issues confirmations that expire after `ttl` seconds, by the time of the store."""
 
-    def __init__(self, storage: Storage, signer: Signer, ttl: float) -> None:
-        self._storage = storage
-        self._signer = signer
-        self._ttl = ttl
+    storage: Storage
+    signer: Signer
+    ttl: float
 
     async def issue(self, question: "Question", binding: Binding) -> Confirmation:
         """Return a new confirmation, to show to the user."""
         identifier = secrets.token_urlsafe(9)
-        expires_at = await self._storage.now() + self._ttl
+        expires_at = await self.storage.now() + self.ttl
         pending = PendingConfirmation(binding, question.state, expires_at)
-        await self._storage.add_confirmation(identifier, pending)
+        await self.storage.add_confirmation(identifier, pending)
         return Confirmation(
             action=question.action,
             preview=question.preview.text,
-            token=self._signer.sign(identifier),
+            token=self.signer.sign(identifier),
             expires_at=iso_time(expires_at),
         )
 
@@ -75,7 +75,7 @@ class Confirmations:
         Raises:
             InvalidConfirmation: It is not a token of this server.
         """
-        identifier = self._signer.verify(token)
+        identifier = self.signer.verify(token)
         if identifier is None:
             raise InvalidConfirmation(
                 "Nothing was sent: this server did not issue this confirmation_token.",
@@ -89,7 +89,7 @@ class Confirmations:
         Raises:
             InvalidConfirmation: It does not match `binding`.
         """
-        pending = await self._storage.find_confirmation(identifier)
+        pending = await self.storage.find_confirmation(identifier)
         if pending is not None:
             _require_same(pending.binding, binding)
         return pending
@@ -98,7 +98,7 @@ class Confirmations:
         """Return whether a confirmation has neither expired nor been used."""
         if await self._has_expired(pending):
             return False
-        state = await self._storage.confirmation_state(identifier)
+        state = await self.storage.confirmation_state(identifier)
         return state is None or state.claimed_at is None
 
     async def claim(self, identifier: str, pending: PendingConfirmation | None) -> Claim | Stop:
@@ -106,10 +106,10 @@ class Confirmations:
         if pending is None:
             return Stop("expired", Outcome(outcome="expired", reason=_FORGOTTEN))
         if not await self._is_claimed_now(identifier):
-            state = await self._storage.confirmation_state(identifier)
+            state = await self.storage.confirmation_state(identifier)
             if state is not None and state.claimed_at is None:
                 return Stop("expired", Outcome(outcome="expired", reason=_RESTORED))
-            outcome = await self._storage.wait_for_outcome(identifier)
+            outcome = await self.storage.wait_for_outcome(identifier)
             warning = _RAN if pending.for_operator else _REPLAYED
             return Stop("replayed", outcome.with_warnings([warning]))
         if await self._has_expired(pending):
@@ -124,23 +124,23 @@ class Confirmations:
 
     async def is_claimed(self, identifier: str) -> bool:
         """Return whether a confirmation has been used, or is no longer stored."""
-        state = await self._storage.confirmation_state(identifier)
+        state = await self.storage.confirmation_state(identifier)
         return state is None or state.claimed_at is not None
 
     async def settle(self, identifier: str, outcome: Outcome) -> Outcome:
         """Record the outcome of a claimed confirmation even if cancelled, and return it."""
         with anyio.CancelScope(shield=True):
-            await self._storage.record_outcome(identifier, outcome)
+            await self.storage.record_outcome(identifier, outcome)
         return outcome
 
     async def _is_claimed_now(self, identifier: str) -> bool:
         is_claimed = False
         with anyio.CancelScope(shield=True):  # an unknown claim would never be settled
-            is_claimed = await self._storage.claim_confirmation(identifier)
+            is_claimed = await self.storage.claim_confirmation(identifier)
         return is_claimed  # noqa: RET504  # type checkers think that a scope may swallow a return
 
     async def _has_expired(self, pending: PendingConfirmation) -> bool:
-        return await self._storage.now() >= pending.expires_at
+        return await self.storage.now() >= pending.expires_at
 
 
 def expired(why: str) -> Outcome:

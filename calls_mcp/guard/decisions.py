@@ -19,8 +19,9 @@ from calls_mcp.errors import (
 from calls_mcp.guard.approval_requests import ApprovalRequests
 from calls_mcp.guard.change import Change, Stop, audit_entry, authorize, state_of
 from calls_mcp.guard.confirmations import Claim, Confirmations, as_used, expired
-from calls_mcp.guard.limits import CallLimits, RecentCalls, Reservation
+from calls_mcp.guard.limits import CallLimits, Reservation
 from calls_mcp.guard.policy import Policy
+from calls_mcp.guard.repeated_calls import EarlierCalls
 from calls_mcp.observability import telemetry
 from calls_mcp.storage import ApprovalRequest, PendingConfirmation
 from calls_mcp.tools.outcome import Approval, Caller, CallSummary, Outcome, ReportProgress
@@ -356,13 +357,12 @@ class Guard:
             return await self._reserve(Proceed(change))
         return await self._ask(change, recent)
 
-    async def _check(self, change: Change) -> RecentCalls:
+    async def _check(self, change: Change) -> EarlierCalls:
         """Return the warnings about recent calls, or raise if the change can't be sent now."""
         self.twilio.require_ready(change.request)
         if change.dialing is None:
-            return RecentCalls()
-        risks = await self.limits.require_available(change.dialing)
-        return replace(await self.limits.recent_calls(change.dialing), risks=risks)
+            return EarlierCalls()
+        return await self.limits.check(change.dialing)
 
     async def _act_on(
         self, change: Change, identifier: str, approval: Approval, authority: Authority
@@ -416,7 +416,7 @@ class Guard:
         if proceed.change.dialing is None:
             return proceed
         known = frozenset(proceed.claim.state.splitlines() if proceed.claim else ())
-        reserved: Reservation | RecentCalls = RecentCalls()
+        reserved: Reservation | EarlierCalls = EarlierCalls()
         with anyio.CancelScope(shield=True):  # or nobody would release it
             reserved = await self.limits.reserve(proceed.change.dialing, known)
         if isinstance(reserved, Reservation):
@@ -440,7 +440,7 @@ class Guard:
         now = now or self._authorize(change.arguments, change.caller, account_sid, change.until)
         return _news_of_hours(now, state)
 
-    async def _ask(self, change: Change, recent: RecentCalls) -> Stop:
+    async def _ask(self, change: Change, recent: EarlierCalls) -> Stop:
         """Ask the client's user to confirm, with the warnings about recent calls."""
         confirmation = await self.confirmations.issue(
             await self._question(change, recent), change.binding
@@ -453,7 +453,7 @@ class Guard:
         )
         return Stop("asked", outcome)
 
-    async def _question(self, change: Change, recent: RecentCalls) -> "Question":
+    async def _question(self, change: Change, recent: EarlierCalls) -> "Question":
         from calls_mcp.guard.preview import question_about  # noqa: PLC0415  # 60 ms, for numbers
 
         call = await self._current_call(change)

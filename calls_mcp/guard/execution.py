@@ -40,25 +40,18 @@ class _Attempt:
             self.warnings.append(warning)
 
 
+@dataclass(frozen=True, slots=True)
 class Executor:
     """Executes changes. A change that was started is finished even if the client disconnects.
 
     `requests` are the approval requests, if the operator can be asked.
     """
 
-    def __init__(
-        self,
-        sender: Sender,
-        confirmations: Confirmations,
-        limits: CallLimits,
-        requests: ApprovalRequests | None,
-        audit: AuditLog,
-    ) -> None:
-        self._sender = sender
-        self._confirmations = confirmations
-        self._limits = limits
-        self._requests = requests
-        self._audit = audit
+    sender: Sender
+    confirmations: Confirmations
+    limits: CallLimits
+    requests: ApprovalRequests | None
+    audit: AuditLog
 
     async def execute(self, approved: Proceed) -> Outcome:
         """Execute a change and return its outcome."""
@@ -79,15 +72,15 @@ class Executor:
         change, authority = attempt.approved.change, attempt.approved.authority
         entry = change.entry("allowed", authority)
         try:
-            record = await self._audit.begin(entry)
+            record = await self.audit.begin(entry)
         except AuditUnavailable as error:  # so it must not be sent
             attempt.delivery = Delivery(Outcome.from_error(error))
             return
         count_decision(entry)
         try:
-            attempt.delivery = await self._sender.send_once(change)
+            attempt.delivery = await self.sender.send_once(change)
         finally:
-            if not await self._audit.end(record, _ending(attempt.delivery)):
+            if not await self.audit.end(record, _ending(attempt.delivery)):
                 attempt.warnings.append(UNRECORDED)
 
     async def _settle_reservation(self, attempt: _Attempt) -> None:
@@ -95,7 +88,7 @@ class Executor:
             with attempt.warn_if_unavailable(
                 "the call limits could not be updated in the state store"
             ):
-                await self._limits.settle(attempt.approved.reservation, attempt.outcome)
+                await self.limits.settle(attempt.approved.reservation, attempt.outcome)
 
     async def _settle_claim(self, attempt: _Attempt) -> None:
         """Settle the claim with the outcome, and close the approval request, if any."""
@@ -106,10 +99,10 @@ class Executor:
             outcome = as_used(attempt.delivery.outcome)
             attempt.delivery = replace(attempt.delivery, outcome=outcome)
         with attempt.warn_if_unavailable("this outcome could not be saved in the state store"):
-            await self._confirmations.settle(approved.claim.identifier, attempt.outcome)
+            await self.confirmations.settle(approved.claim.identifier, attempt.outcome)
         request = approved.authority.approval_id
-        if self._requests is not None and request and approved.is_awaited:
-            await self._requests.close(approved.change.binding, request)
+        if self.requests is not None and request and approved.is_awaited:
+            await self.requests.close(approved.change.binding, request)
 
 
 def _ending(delivery: Delivery) -> Ending:

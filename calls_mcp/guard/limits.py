@@ -1,25 +1,30 @@
-"""Rate limits on tool calls and calls, and protection against calling a number twice by mistake."""
+"""Limits on tool calls and on calls: how many in a time, at once and to one number, how long."""
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from math import ceil
 from secrets import token_urlsafe
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from calls_mcp.errors import (
     InvocationError,
     NotFound,
-    OutcomeNotStored,
     OutcomeUnknown,
     PolicyDenied,
     StoreUnavailable,
 )
 from calls_mcp.guard.change import Dialing
 from calls_mcp.guard.policy import Caps, Counts
-from calls_mcp.observability.redaction import quoted
+from calls_mcp.guard.repeated_calls import (
+    EarlierCalls,
+    Mark,
+    RepeatedCalls,
+    before_sending,
+    named,
+    noun,
+)
 from calls_mcp.storage import (
     DAY,
     CallsTo,
@@ -39,37 +44,12 @@ from calls_mcp.tools.wording import about, counted, ordinal
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
 
-_T = TypeVar("_T")
-
 _REMEMBERED = 600  # seconds, at least, for which a call may count as possibly placed
 _LATE = 60  # seconds
 _USUAL_TALK = 300  # seconds
 _LONGEST_PARTY = 64  # characters
 _WINDOWS = {"calls_per_minute": 60, "calls_per_hour": 3600, "calls_per_day": DAY}  # seconds
 _RAISE = "Tell your user, or ask the operator to raise the limit."
-
-
-@dataclass(frozen=True, slots=True)
-class RecentCalls:
-    """Recent calls to the same number, because of which a call always needs a confirmation.
-
-    `reasons` are sentences for the preview. `ids` identify the calls, so that a later check can
-    detect new ones. `risks` say how often the number was called, which needs no confirmation.
-    """
-
-    reasons: tuple[str, ...] = ()
-    ids: frozenset[str] = frozenset()
-    risks: tuple[Risk, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """A text stored under `key`. It replaced `before`, which had `ttl` seconds left."""
-
-    key: str
-    text: str
-    before: str = ""
-    ttl: float = 0
 
 
 class _Kept(NamedTuple):
@@ -90,9 +70,9 @@ class Reservation:
     """
 
     dialing: Dialing
+    marks: tuple[Mark, ...] = ()
     id: str = ""
     talk: TalkTime | None = None
-    marks: tuple[_Mark, ...] = ()
     place: str | None = None
 
 
@@ -109,28 +89,23 @@ class Usage:
     amount: int
 
 
-class ToolRateLimit:
-    """Counts the tool calls of each principal against the policy's caps."""
+async def count_tool_call(
+    limiter: RateLimiter, caps: Caps, operation: Operation, principal: str
+) -> None:
+    """Count a tool call of a principal.
 
-    def __init__(self, caps: Caps, limiter: RateLimiter) -> None:
-        self._caps = caps
-        self._limiter = limiter
-
-    async def hit(self, operation: Operation, principal: str) -> None:
-        """Count a tool call.
-
-        Raises:
-            PolicyDenied: The limit is reached.
-        """
-        name = "reads_per_minute" if operation.read_only else "changes_per_minute"
-        amount = getattr(self._caps, name)
-        if not amount:
-            return
-        exceeded = await self._limiter.hit([Limit(name, amount, 60, principal)])
-        if exceeded is not None:
-            reason = f"the limit of {counted(amount, 'tool call')} a minute is reached"
-            hint = f"Wait {about(exceeded.retry_after)}, then call tools less often."
-            raise PolicyDenied(f"caps.{name}", reason, hint)
+    Raises:
+        PolicyDenied: The limit is reached.
+    """
+    name = "reads_per_minute" if operation.read_only else "changes_per_minute"
+    amount = getattr(caps, name)
+    if not amount:
+        return
+    exceeded = await limiter.hit([Limit(name, amount, 60, principal)])
+    if exceeded is not None:
+        reason = f"the limit of {counted(amount, 'tool call')} a minute is reached"
+        hint = f"Wait {about(exceeded.retry_after)}, then call tools less often."
+        raise PolicyDenied(f"caps.{name}", reason, hint)
 
 
 class CallLimits:
@@ -155,7 +130,8 @@ class CallLimits:
         self._account_sid = account_sid
         self._digest = digest
         self._often = Frequency(caps.same_number_per_day, caps.same_number_per_week)
-        self._remembered = max(_REMEMBERED, deadline + _LATE)
+        uncertain = max(_REMEMBERED, deadline + _LATE)
+        self._repeated = RepeatedCalls(storage, account_sid, uncertain, caps.same_number_seconds)
 
     async def usage(self, principals: Iterable[str]) -> Sequence[Usage]:
         """Return how much of each limit is used, in total and by each of the principals.
@@ -184,29 +160,8 @@ class CallLimits:
         seconds = sum(each.seconds(now) for each in await self._storage.spent(limit))
         return ceil(seconds / 60)
 
-    async def recent_calls(self, dialing: Dialing) -> RecentCalls:
-        """Return the recent calls to the same parties."""
-        found: dict[str, str] = {}
-        for party in dialing.parties:
-            found |= await self._recent_calls_to(party, dialing)
-        return RecentCalls(tuple(filter(None, found.values())), frozenset(found))
-
-    async def _recent_calls_to(self, party: str, dialing: Dialing) -> dict[str, str]:
-        """Return the ids of recent calls to `party`, with a sentence for the preview."""
-        placed = await self._storage.get_with_ttl(self._placed_key(party))
-        sent = await self._storage.get_with_ttl(self._sent_key(party))
-        found: dict[str, str] = {}
-        if sent is not None:
-            found[sent[0]] = sent[0].partition("\0")[0]
-        if placed is not None:
-            span = about(placed[1])
-            rule = f"For the next {span}, the policy requires a confirmation to call again."
-            reason = f"A call to {_named(dialing, party)} was placed recently. {rule}"
-            found[placed[0]] = "" if sent else reason  # one sentence for each call is enough
-        return found
-
-    async def require_available(self, dialing: Dialing) -> tuple[Risk, ...]:
-        """Check the limits without counting a call, and return how often the parties were called.
+    async def check(self, dialing: Dialing) -> EarlierCalls:
+        """Check the limits without counting a call, and return earlier calls to the same parties.
 
         Raises:
             PolicyDenied: A limit is reached, or too low for this change at any time.
@@ -216,9 +171,10 @@ class CallLimits:
         _require_room(limits, dialing.times)
         _require(limits, await self._storage.check_limits(limits, dialing.times))
         await self._spend(dialing)
-        return tuple(_history(dialing, await self._calls_to(dialing)))
+        risks = _history(dialing, await self._calls_to(dialing))
+        return replace(await self._repeated.find(dialing.parties), risks=tuple(risks))
 
-    async def reserve(self, dialing: Dialing, known: frozenset[str]) -> Reservation | RecentCalls:
+    async def reserve(self, dialing: Dialing, known: frozenset[str]) -> Reservation | EarlierCalls:
         """Count the calls and return their reservation, which must be settled.
 
         If there are recent calls other than `known`, return them and count nothing.
@@ -227,10 +183,11 @@ class CallLimits:
             PolicyDenied: A limit is reached.
             StoreUnavailable: The store can't be reached.
         """
-        while (reservation := await self._mark_all(dialing, known)) is None:
-            recent = await self.recent_calls(dialing)
-            if not recent.ids <= known:
-                return recent
+        while (marks := await self._repeated.mark(dialing.parties, known)) is None:
+            earlier = await self._repeated.find(dialing.parties)
+            if not earlier.ids <= known:
+                return earlier
+        reservation = Reservation(dialing, marks)
         try:
             reservation = replace(reservation, place=await self._take_place(dialing))
             reservation = replace(reservation, id=token_urlsafe(9))
@@ -239,7 +196,8 @@ class CallLimits:
             limits = self._per_time(dialing.principal)
             _require(limits, await self._storage.hit(limits, dialing.times))
         except InvocationError:
-            await self._try_to_release(reservation)
+            with suppress(StoreUnavailable):  # otherwise it expires
+                await self._release(reservation)
             raise
         return reservation
 
@@ -255,59 +213,6 @@ class CallLimits:
             await self._keep(reservation, outcome.call)
         else:
             await self._release(reservation)
-
-    def _marks(self, dialing: Dialing, now: float) -> Iterator[tuple[str, float, str]]:
-        """Yield the marks that are stored before a call is sent, so that they survive a crash.
-
-        Each is a key, its time to live in seconds, and a text.
-        """
-        at = datetime.fromtimestamp(now, UTC).strftime("%H:%M:%S UTC")
-        for party in dialing.parties:
-            named = _named(dialing, party)
-            sent = f"A call to {named} was sent at {at} and may have been placed"
-            why = f"{sent}, so the phone may ring twice."
-            yield self._sent_key(party), self._remembered, f"{why}\0{token_urlsafe(9)}"
-            if self._caps.same_number_seconds:
-                yield self._placed_key(party), self._caps.same_number_seconds, ""
-
-    async def _mark_all(self, dialing: Dialing, known: frozenset[str]) -> Reservation | None:
-        """Set all marks and return a reservation; None if another call has one of them.
-
-        All servers set the marks in the same order and stop at the first failure, so exactly one of
-        several simultaneous calls gets all of them.
-        """
-        reservation = Reservation(dialing)
-        now = await self._storage.now()
-        try:
-            for key, ttl, text in self._marks(dialing, now):
-                mark = await self._mark(key, ttl, text, known)
-                if mark is None:
-                    await self._release(reservation)
-                    return None
-                reservation = replace(reservation, marks=(*reservation.marks, mark))
-        except StoreUnavailable:
-            await self._try_to_release(reservation)
-            raise
-        return reservation
-
-    async def _mark(self, key: str, ttl: float, text: str, known: frozenset[str]) -> _Mark | None:
-        """Set a mark, replacing a `known` one. Return None if there is another one."""
-        if own := await self._storage.set_if_absent(key, ttl, text):
-            return _Mark(key, own)
-        before, left = await self._storage.get_with_ttl(key) or ("", 0.0)
-        if before not in known or not await self._before_sending(
-            self._storage.delete_if_equal(key, before)
-        ):
-            return None
-        own = await self._storage.set_if_absent(key, ttl, text)
-        return _Mark(key, own, before, left) if own else None
-
-    async def _before_sending(self, change: Awaitable[_T]) -> _T:
-        """Change the store before sending. A failure is not about an outcome, so say so."""
-        try:
-            return await change
-        except OutcomeNotStored as error:
-            raise StoreUnavailable(error.for_operator) from error
 
     async def _take_place(self, dialing: Dialing) -> str | None:
         """Take places among the calls in flight, if their number is limited."""
@@ -428,18 +333,13 @@ class CallLimits:
             if ended := await self._ended(account_sid, sid, until):
                 spent = _real_talk(talk, ended, await self._storage.now())
                 known = replace(talk, least=spent, most=spent, call="")
-                await self._before_sending(self._storage.correct(self._budgets(principal), known))
+                with before_sending():
+                    await self._storage.correct(self._budgets(principal), known)
                 return True
         return False
 
     def _keys(self, dialing: Dialing) -> Sequence[str]:
         return [self._digest(f"{self._account_sid}/{party}") for party in dialing.parties]
-
-    def _placed_key(self, party: str) -> str:
-        return f"number:{self._account_sid}:{party}"
-
-    def _sent_key(self, party: str) -> str:
-        return f"sent:{self._account_sid}:{party}"
 
     async def _release(self, reservation: Reservation) -> None:
         if reservation.id:
@@ -447,29 +347,15 @@ class CallLimits:
         if reservation.talk is not None:
             unused = replace(reservation.talk, least=0, most=0)
             await self._storage.correct(self._budgets(reservation.dialing.principal), unused)
-        for mark in reservation.marks:
-            await self._unmark(mark)
+        await self._repeated.unmark(reservation.marks)
         if reservation.place is not None:
             limits, times = self._in_flight(reservation.dialing), reservation.dialing.at_once
             await self._storage.release(limits, reservation.place, times)
 
-    async def _try_to_release(self, reservation: Reservation) -> None:
-        """Release the reservation if the store works. Otherwise it expires."""
-        with suppress(StoreUnavailable):
-            await self._release(reservation)
-
-    async def _unmark(self, mark: _Mark) -> None:
-        await self._storage.delete_if_equal(mark.key, mark.text)
-        if mark.before:
-            await self._storage.set_if_absent(mark.key, mark.ttl, mark.before)
-
     async def _keep(self, reservation: Reservation, placed: CallSummary) -> None:
         """Record a call as placed instead of possibly placed."""
         dialing = reservation.dialing
-        sent = {self._sent_key(party) for party in dialing.parties}
-        for mark in reservation.marks:
-            if mark.key in sent:
-                await self._unmark(mark)
+        await self._repeated.confirm(reservation.marks, dialing.parties)
         if reservation.talk is not None:
             talk = reservation.talk
             call = json.dumps((placed.account_sid or "", placed.sid, dialing.principal))
@@ -499,11 +385,11 @@ def _real_talk(talk: TalkTime, call: CallSummary, now: float) -> float:
 def _history(dialing: Dialing, calls: Sequence[CallsTo]) -> Iterator[Risk]:
     for party, found in zip(dialing.parties, calls, strict=True):
         is_alone = len(dialing.parties) == 1
-        whom = f"this {_noun(party)}" if is_alone else _written(party)
+        whom = f"this {noun(party)}" if is_alone else named(party)
         if not found.is_known:
             new = "it" if is_alone else whom
             sentence = f"This server has not called {new} in the past year."
-            yield Risk(f"New {_noun(party)}", sentence)
+            yield Risk(f"New {noun(party)}", sentence)
         elif found.in_a_day:
             yield Risk("Repeated", f"{ordinal(found.in_a_day + 1)} call to {whom} in 24 h.")
 
@@ -531,22 +417,6 @@ def _require_room(limits: Sequence[Limit], needed: int) -> None:
 def _span(limit: Limit) -> str:
     span = limit.name.rpartition("_")[2]  # calls_per_day, in_flight
     return "at a time" if span == "flight" else f"per {span}"
-
-
-def _named(dialing: Dialing, party: str) -> str:
-    is_alone = len(dialing.parties) == 1
-    return f"the same {_noun(party)}" if is_alone else _written(party)
-
-
-def _written(party: str) -> str:
-    from calls_mcp.tools.phone_number import formatted  # noqa: PLC0415  # 60 ms, for numbers
-
-    number = formatted(party)
-    return number if number != party else quoted(party, _LONGEST_PARTY)
-
-
-def _noun(party: str) -> str:
-    return "number" if party.startswith("+") else "address"
 
 
 def _place_key(place: str) -> str:

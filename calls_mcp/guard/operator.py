@@ -64,6 +64,7 @@ class Progress:
     is_running: bool = False
 
 
+@dataclass(frozen=True, slots=True)
 class Approvals:
     """Shows and decides approval requests.
 
@@ -72,23 +73,22 @@ class Approvals:
     Each method raises StoreUnavailable if the store can't be reached.
     """
 
-    def __init__(self, storage: Storage, audit: AuditLog, outcome_timeout: float) -> None:
-        self._storage = storage
-        self._audit = audit
-        self._outcome_timeout = outcome_timeout
+    storage: Storage
+    audit: AuditLog
+    outcome_timeout: float
 
     @property
     def where(self) -> str:
         """The store of the requests: a file, or a Redis URL without its password."""
-        return self._storage.where
+        return self.storage.where
 
     async def now(self) -> float:
         """Return the time of the store, by which requests expire."""
-        return await self._storage.now()
+        return await self.storage.now()
 
     async def requests(self) -> Sequence[ApprovalRequest]:
         """Return the newest requests and all pending ones, newest first."""
-        newest = await self._storage.newest_requests(_MOST)
+        newest = await self.storage.newest_requests(_MOST)
         known = {request.identifier for request in newest}
         pending = await self.pending()
         return [*newest, *(each for each in reversed(pending) if each.identifier not in known)]
@@ -104,19 +104,19 @@ class Approvals:
 
     async def page(self, most: int, after: Position | None = None) -> PendingPage:
         """Return up to `most` pending requests, oldest first, starting after a position."""
-        return await self._storage.pending_requests(most, after)
+        return await self.storage.pending_requests(most, after)
 
     async def newest(self, most: int) -> Sequence[ApprovalRequest]:
         """Return up to `most` requests of any state, newest first."""
-        return await self._storage.newest_requests(most)
+        return await self.storage.newest_requests(most)
 
     async def mark(self) -> str:
         """Return a text that changes whenever the set of pending requests changes."""
-        return await self._storage.pending_version()
+        return await self.storage.pending_version()
 
     async def find(self, identifier: str) -> ApprovalRequest | None:
         """Return the request with this identifier; None if it is no longer kept."""
-        return await self._storage.find_request(identifier)
+        return await self.storage.find_request(identifier)
 
     async def progress(self, request: ApprovalRequest) -> Progress:
         """Return how far a request is."""
@@ -124,11 +124,11 @@ class Approvals:
         if made is None:
             is_stopped = not (request.has_expired(now) or await self._is_attended(request))
             return Progress(_STOPPED if is_stopped else "")
-        state = await self._storage.confirmation_state(request.identifier)
+        state = await self.storage.confirmation_state(request.identifier)
         if state is not None and state.outcome is not None:
             return Progress(_summary(state.outcome), state.outcome)
         if state is not None and state.claimed_at is not None:
-            is_lost = now > state.claimed_at + self._outcome_timeout
+            is_lost = now > state.claimed_at + self.outcome_timeout
             return Progress(_LOST_OUTCOME if is_lost else _RUNNING, is_running=not is_lost)
         if now >= 2 * request.expires_at - request.asked_at:
             return Progress(_UNUSED)
@@ -148,7 +148,7 @@ class Approvals:
 
     async def _is_attended(self, request: ApprovalRequest) -> bool:
         """Return whether the process that asked still runs."""
-        return await is_alive(self._storage, request.server)
+        return await is_alive(self.storage, request.server)
 
     async def decide(
         self, request: ApprovalRequest, *, approve: bool, by: str, reason: str = ""
@@ -178,16 +178,16 @@ class Approvals:
         self, request: ApprovalRequest, decision: OperatorDecision
     ) -> Decided | None:
         entry = _entry(request, decision)
-        await self._audit.record(entry)
+        await self.audit.record(entry)
         try:
-            made = await self._storage.decide_request(request.identifier, decision)
+            made = await self.storage.decide_request(request.identifier, decision)
         except StoreUnavailable:
-            await self._audit.record(replace(entry, decision="void", reason=_LOST))
+            await self.audit.record(replace(entry, decision="void", reason=_LOST))
             raise
         if made == decision:
             return Decided(decision, ours=True)
         why = f"{made.by} had already {made.word} it" if made else "it had expired"
-        await self._audit.record(replace(entry, decision="void", reason=why))
+        await self.audit.record(replace(entry, decision="void", reason=why))
         return made and Decided(made, ours=False)
 
 

@@ -9,8 +9,8 @@ from itertools import groupby
 from calls_mcp.errors import NotApplicable
 from calls_mcp.guard.calling_hours import local_times
 from calls_mcp.guard.change import LONGEST_CALL, Change, state_of, status_of
-from calls_mcp.guard.limits import RecentCalls
 from calls_mcp.guard.policy import action_of, is_premium_rate, numbers_of, parties, records
+from calls_mcp.guard.repeated_calls import EarlierCalls
 from calls_mcp.guard.twiml_document import without_passwords
 from calls_mcp.guard.twiml_words import exactly, in_words, shown
 from calls_mcp.observability.redaction import MASK, quoted
@@ -56,7 +56,7 @@ class Question:
 
 
 def question_about(
-    change: Change, call: CallSummary | None, now: datetime, recent: RecentCalls
+    change: Change, call: CallSummary | None, now: datetime, recent: EarlierCalls
 ) -> Question:
     """Return the question about a change to `call` (None for a new call) at the time `now` (UTC).
 

@@ -69,27 +69,27 @@ class LostResponse:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class PlacedCalls:
     """Remembers placed calls for some seconds, so that lookups don't mix them up."""
 
-    def __init__(self, storage: Storage, seconds: int) -> None:
-        self._storage = storage
-        self._seconds = seconds
+    storage: Storage
+    seconds: int
 
     async def begin(self, request: Request) -> str:
         """Announce that a call is being placed. Return the reservation for `finish`."""
-        return str(await self._storage.reserve([self._between_same_parties(request)]))
+        return str(await self.storage.reserve([self._between_same_parties(request)]))
 
     async def finish(self, request: Request, reservation: str, outcome: Outcome) -> None:
         """Remember the placed call. If the outcome is unknown, keep the reservation."""
         if outcome.call:
             await self._remember(outcome.call.sid)
         if outcome.error_kind != OutcomeUnknown.kind:
-            await self._storage.release([self._between_same_parties(request)], reservation)
+            await self.storage.release([self._between_same_parties(request)], reservation)
 
     async def is_known(self, call: CallSummary) -> bool:
         """Return whether a call belongs to another request."""
-        return await self._storage.get_with_ttl(_key(call.sid)) is not None
+        return await self.storage.get_with_ttl(_key(call.sid)) is not None
 
     async def claim(self, request: Request, call: CallSummary) -> bool:
         """Return whether the call must be this request's, and remember it if so.
@@ -98,30 +98,30 @@ class PlacedCalls:
         """
         limit = self._between_same_parties(request)
         try:
-            is_alone = len(await self._storage.reservations(limit)) == 1
+            is_alone = len(await self.storage.reservations(limit)) == 1
             return is_alone and await self._remember(call.sid) is not None
         except StoreUnavailable:
             return False
 
     async def _remember(self, sid: str) -> str | None:
-        return await self._storage.set_if_absent(_key(sid), self._seconds)
+        return await self.storage.set_if_absent(_key(sid), self.seconds)
 
     def _between_same_parties(self, request: Request) -> Limit:
         parties = json.dumps([request.account_sid, *_parties_of(request)])
-        return Limit("under_way", _NO_LIMIT, self._seconds, parties)
+        return Limit("under_way", _NO_LIMIT, self.seconds, parties)
 
 
+@dataclass(frozen=True, slots=True)
 class Recovery:
     """Looks up the outcome of changes, even while the circuit breaker is open."""
 
-    def __init__(self, twilio: TwilioClient, calls: PlacedCalls) -> None:
-        self._twilio = twilio
-        self._calls = calls
+    twilio: TwilioClient
+    calls: PlacedCalls
 
     async def find_out(self, lost: LostResponse) -> Outcome:
         """Return the outcome if it becomes certain in time, else unknown."""
         unknown = lost.unknown()
-        with self._twilio.cancel_at(lost.change.until), suppress(InvocationError):
+        with self.twilio.cancel_at(lost.change.until), suppress(InvocationError):
             found = unknown
             for pause in _PAUSES:
                 await anyio.sleep(pause)
@@ -146,22 +146,22 @@ class Recovery:
 
     async def _current_call(self, request: Request) -> CallSummary | None:
         """Return the call that a request changes; None if the response is about another."""
-        response = await self._twilio.send(request.as_fetch(), is_urgent=True)
+        response = await self.twilio.send(request.as_fetch(), is_urgent=True)
         call = _summary(response.payload)
         return call if call and call.sid == request.sid else None
 
     async def _look_for_new_call(self, lost: LostResponse) -> Outcome:
-        response = await self._twilio.send(lost.change.request.as_search(), is_urgent=True)
+        response = await self.twilio.send(lost.change.request.as_search(), is_urgent=True)
         entries = response.payload.get("calls")
         calls = map(_summary, entries if isinstance(entries, list) else [])
         likely = [call for call in calls if call and _may_be(call, lost)]
-        found = [call for call in likely if not await self._calls.is_known(call)]
+        found = [call for call in likely if not await self.calls.is_known(call)]
         return lost.done(found[0]) if len(found) == 1 else lost.unknown()
 
     async def _is_certain(self, lost: LostResponse, found: Outcome) -> bool:
         if not (lost.change.places_call and found.call):
             return True
-        return await self._calls.claim(lost.change.request, found.call)
+        return await self.calls.claim(lost.change.request, found.call)
 
 
 def _judge(lost: LostResponse, call: CallSummary) -> Outcome:

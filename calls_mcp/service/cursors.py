@@ -31,24 +31,24 @@ class Query:
     principal: str
 
 
+@dataclass(frozen=True, slots=True)
 class Cursors:
     """Issues and reads cursors. They are signed, so clients can't make their own.
 
     `account_sid` is the default account, and `budget` the largest size of a list, in tokens.
     """
 
-    def __init__(self, signer: Signer, account_sid: str, budget: int) -> None:
-        self._signer = signer
-        self._account_sid = account_sid
-        self._budget = budget
+    signer: Signer
+    account_sid: str
+    budget: int
 
     def issue(self, query: Query, position: Position) -> str:
         """Return a cursor that continues `query` at `position`."""
         values = {k: v for k, v in query.arguments.values.items() if k != "page_size"}
         page: list[Json] = [[*pair] for pair in position.page]
         trail = astuple(position.trail)
-        packed: Json = [self._account_sid, values, page, position.after, *trail]
-        return self._signer.pack(packed, query.principal)
+        packed: Json = [self.account_sid, values, page, position.after, *trail]
+        return self.signer.pack(packed, query.principal)
 
     def resume(self, arguments: Arguments, principal: str) -> Query:
         """Return the query of `arguments`: a new list, or the continuation of their cursor.
@@ -65,7 +65,7 @@ class Cursors:
         if packed is None:
             raise InvalidArguments([_not_ours(cursor)])
         _, values, page, after, *trail = packed
-        own_account: dict[str, Json] = {"account_sid": self._account_sid}
+        own_account: dict[str, Json] = {"account_sid": self.account_sid}
         if differences := [*_differences(arguments, own_account | values)]:
             raise InvalidArguments(differences)
         merged = replace(arguments, values={**values, **arguments.values})
@@ -82,11 +82,11 @@ class Cursors:
             yield _not_ours(cursor)
 
     def _unpacked(self, cursor: str, principal: str) -> _Packed | None:
-        packed = cast("_Packed | None", self._signer.unpack(cursor, principal))
-        return packed if packed and packed[0] == self._account_sid else None
+        packed = cast("_Packed | None", self.signer.unpack(cursor, principal))
+        return packed if packed and packed[0] == self.account_sid else None
 
     def _page_size(self, arguments: Arguments) -> tuple[Pair, ...]:
-        size = arguments.values.get("page_size", Bounds(_limit(arguments), self._budget).page_size)
+        size = arguments.values.get("page_size", Bounds(_limit(arguments), self.budget).page_size)
         return (("PageSize", str(size)),)
 
 

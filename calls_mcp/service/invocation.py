@@ -9,12 +9,13 @@ import anyio
 from calls_mcp.errors import InvalidArguments, InvocationError, PolicyDenied, Unavailable
 from calls_mcp.guard.decisions import Guard
 from calls_mcp.guard.execution import Executor
-from calls_mcp.guard.limits import ToolRateLimit
+from calls_mcp.guard.limits import count_tool_call
 from calls_mcp.guard.policy import Policy, judge_account
 from calls_mcp.observability import telemetry
 from calls_mcp.service.cursors import Cursors
 from calls_mcp.service.listing import Bounds, collect
 from calls_mcp.service.waiting import Wait, Waiting
+from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.tools.catalog import Json, Operation
 from calls_mcp.tools.outcome import Approval, Caller, Outcome, ReportProgress
 from calls_mcp.tools.validation import Arguments, validate
@@ -37,7 +38,7 @@ class Invoker:
     account_sid: str
     policy: Policy
     twilio: TwilioClient
-    rate_limit: ToolRateLimit
+    rates: RateLimiter
     guard: Guard
     executor: Executor
     cursors: Cursors
@@ -61,7 +62,7 @@ class Invoker:
         """
         try:
             if approval is None or approval.by != "server":  # the approved request was counted
-                await self.rate_limit.hit(operation, caller.principal)
+                await count_tool_call(self.rates, self.policy.caps, operation, caller.principal)
             arguments = self._validated(operation, raw, caller.principal)
             if operation.read_only:
                 outcome = await self._read(arguments, caller, report, waiting)

@@ -13,7 +13,7 @@ from calls_mcp.guard.approval_requests import ApprovalRequests
 from calls_mcp.guard.confirmations import Confirmations
 from calls_mcp.guard.decisions import Guard
 from calls_mcp.guard.execution import Executor
-from calls_mcp.guard.limits import CallLimits, ToolRateLimit
+from calls_mcp.guard.limits import CallLimits
 from calls_mcp.guard.operator import Approvals
 from calls_mcp.guard.policy import Policy, load_policy
 from calls_mcp.guard.send_once import Sender
@@ -102,7 +102,7 @@ class Services:
             account_sid=account_sid,
             policy=policy,
             twilio=twilio,
-            rate_limit=ToolRateLimit(policy.caps, self.rates),
+            rates=self.rates,
             guard=guard,
             executor=Executor(sender, confirmations, limits, requests, self.audit),
             cursors=Cursors(self.signer, account_sid, most),

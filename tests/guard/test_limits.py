@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from calls_mcp.emulator import Emulator, ManualClock
 from calls_mcp.errors import OutcomeNotStored, PolicyDenied, StoreUnavailable
 from calls_mcp.guard.change import Dialing
-from calls_mcp.guard.limits import CallLimits, RecentCalls, Reservation
+from calls_mcp.guard.limits import CallLimits, Reservation
 from calls_mcp.guard.policy import Caps, load_policy
+from calls_mcp.guard.repeated_calls import EarlierCalls
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
@@ -139,7 +140,7 @@ def new_call() -> Dialing:
 def test_however_they_interleave_one_of_those_who_take_room_for_a_number_gets_it(
     pauses: list[int], takers: int
 ) -> None:
-    taken: list[Reservation | RecentCalls] = []
+    taken: list[Reservation | EarlierCalls] = []
 
     async def take_at_once() -> None:
         storage = _Interrupted(cycle(pauses))
@@ -167,7 +168,7 @@ async def test_a_store_that_fails_before_sending_is_reported_as_nothing_sent() -
     limits = limits_on(storage)
     assert isinstance(await limits.reserve(new_call(), frozenset()), Reservation)
     recent = await limits.reserve(new_call(), frozenset())
-    assert isinstance(recent, RecentCalls)
+    assert isinstance(recent, EarlierCalls)
     with pytest.raises(StoreUnavailable, match=r"^Nothing was sent") as caught:
         await limits.reserve(new_call(), recent.ids)
     assert caught.value.retryable
@@ -181,7 +182,7 @@ async def test_accounts_that_share_a_store_are_counted_apart() -> None:
         limits, call = limits_on(storage, sid, caps), new_call()
         assert isinstance(await limits.reserve(call, frozenset()), Reservation)
         with pytest.raises(PolicyDenied):
-            await limits.require_available(replace(call, parties=(ANOTHER,)))
+            await limits.check(replace(call, parties=(ANOTHER,)))
     await storage.aclose()
 
 

@@ -1,0 +1,165 @@
+"""Protection against calling a number twice by mistake.
+
+A mark is stored before a call is sent, so that it survives a crash, and says that the call may have
+been placed. Another mark says that the number was called recently, as the policy requires.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from secrets import token_urlsafe
+
+from calls_mcp.errors import OutcomeNotStored, StoreUnavailable
+from calls_mcp.observability.redaction import quoted
+from calls_mcp.storage import Storage
+from calls_mcp.tools.preview import Risk
+from calls_mcp.tools.wording import about
+
+_LONGEST_PARTY = 64  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierCalls:
+    """Recent calls to the same number, because of which a call always needs a confirmation.
+
+    `reasons` are sentences for the preview. `ids` identify the calls, so that a later check can
+    detect new ones. `risks` say how often the number was called, which needs no confirmation.
+    """
+
+    reasons: tuple[str, ...] = ()
+    ids: frozenset[str] = frozenset()
+    risks: tuple[Risk, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A text stored under `key`. It replaced `before`, which had `ttl` seconds left."""
+
+    key: str
+    text: str
+    before: str = ""
+    ttl: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedCalls:
+    """Marks the numbers that an account and its subaccounts call.
+
+    A call may have been placed for `uncertain` seconds after it was sent. A number that was called
+    needs a confirmation for `confirmed` seconds; 0 means never.
+    """
+
+    storage: Storage
+    account_sid: str
+    uncertain: float
+    confirmed: int
+
+    async def find(self, parties: Sequence[str]) -> EarlierCalls:
+        """Return the recent calls to the same parties."""
+        found: dict[str, str] = {}
+        for party in parties:
+            found |= await self._find(party, _same(party, parties))
+        return EarlierCalls(tuple(filter(None, found.values())), frozenset(found))
+
+    async def mark(self, parties: Sequence[str], known: frozenset[str]) -> tuple[Mark, ...] | None:
+        """Set all marks and return them; None if another call than the `known` has one of them.
+
+        All servers set the marks in the same order and stop at the first failure, so exactly one of
+        several simultaneous calls gets all of them.
+        """
+        marks: list[Mark] = []
+        now = await self.storage.now()
+        try:
+            for key, ttl, text in self._marks(parties, now):
+                mark = await self._set(key, ttl, text, known)
+                if mark is None:
+                    await self.unmark(marks)
+                    return None
+                marks.append(mark)
+        except StoreUnavailable:
+            with suppress(StoreUnavailable):
+                await self.unmark(marks)
+            raise
+        return tuple(marks)
+
+    async def unmark(self, marks: Sequence[Mark]) -> None:
+        """Remove marks, and restore those that they replaced."""
+        for mark in marks:
+            await self.storage.delete_if_equal(mark.key, mark.text)
+            if mark.before:
+                await self.storage.set_if_absent(mark.key, mark.ttl, mark.before)
+
+    async def confirm(self, marks: Sequence[Mark], parties: Sequence[str]) -> None:
+        """Keep only the marks of a call that was certainly placed."""
+        sent = {self._sent_key(party) for party in parties}
+        await self.unmark([mark for mark in marks if mark.key in sent])
+
+    async def _find(self, party: str, named: str) -> dict[str, str]:
+        """Return the ids of recent calls to `party`, with a sentence for the preview."""
+        placed = await self.storage.get_with_ttl(self._placed_key(party))
+        sent = await self.storage.get_with_ttl(self._sent_key(party))
+        found: dict[str, str] = {}
+        if sent is not None:
+            found[sent[0]] = sent[0].partition("\0")[0]
+        if placed is not None:
+            span = about(placed[1])
+            rule = f"For the next {span}, the policy requires a confirmation to call again."
+            reason = f"A call to {named} was placed recently. {rule}"
+            found[placed[0]] = "" if sent else reason  # one sentence for each call is enough
+        return found
+
+    def _marks(self, parties: Sequence[str], now: float) -> Iterator[tuple[str, float, str]]:
+        """Yield the key of each mark, its time to live in seconds, and its text."""
+        at = datetime.fromtimestamp(now, UTC).strftime("%H:%M:%S UTC")
+        for party in parties:
+            sent = f"A call to {_same(party, parties)} was sent at {at} and may have been placed"
+            why = f"{sent}, so the phone may ring twice."
+            yield self._sent_key(party), self.uncertain, f"{why}\0{token_urlsafe(9)}"
+            if self.confirmed:
+                yield self._placed_key(party), self.confirmed, ""
+
+    async def _set(self, key: str, ttl: float, text: str, known: frozenset[str]) -> Mark | None:
+        """Set a mark, replacing a `known` one. Return None if there is another one."""
+        if own := await self.storage.set_if_absent(key, ttl, text):
+            return Mark(key, own)
+        before, left = await self.storage.get_with_ttl(key) or ("", 0.0)
+        if before not in known:
+            return None
+        with before_sending():
+            if not await self.storage.delete_if_equal(key, before):
+                return None
+        own = await self.storage.set_if_absent(key, ttl, text)
+        return Mark(key, own, before, left) if own else None
+
+    def _placed_key(self, party: str) -> str:
+        return f"number:{self.account_sid}:{party}"
+
+    def _sent_key(self, party: str) -> str:
+        return f"sent:{self.account_sid}:{party}"
+
+
+@contextmanager
+def before_sending() -> Generator[None]:
+    """Raise a failure to change the store as one that is not about an outcome."""
+    try:
+        yield
+    except OutcomeNotStored as error:
+        raise StoreUnavailable(error.for_operator) from error
+
+
+def named(party: str) -> str:
+    """Return a party as people write it, or in quotes if it is not a number."""
+    from calls_mcp.tools.phone_number import formatted  # noqa: PLC0415  # 60 ms, for numbers
+
+    number = formatted(party)
+    return number if number != party else quoted(party, _LONGEST_PARTY)
+
+
+def noun(party: str) -> str:
+    """Return what a party is, in a word."""
+    return "number" if party.startswith("+") else "address"
+
+
+def _same(party: str, parties: Sequence[str]) -> str:
+    return f"the same {noun(party)}" if len(parties) == 1 else named(party)
