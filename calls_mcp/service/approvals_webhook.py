@@ -4,6 +4,7 @@ import hmac
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ _RETRIED = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 _FAILURES = (ConfigurationError, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL)
 
 
+@dataclass(kw_only=True, slots=True, eq=False)
 class ApprovalsWebhook:
     """Sends notifications to a URL, one after the other, in the background.
 
@@ -45,34 +47,21 @@ class ApprovalsWebhook:
     retried after each of `pauses` (seconds).
     """
 
-    def __init__(  # noqa: PLR0913
-        self,
-        url: str,
-        storage: Storage,
-        background: "BackgroundTasks",
-        clock: Callable[[], float],
-        *,
-        secret: str = "",
-        console: Console | None = None,
-        numbers: Numbers = "masked",
-        pauses: Sequence[float] = _PAUSES,
-        timeout: float = _TIMEOUT,
-        settling: float = _SETTLING,
-    ) -> None:
-        self._url = url
-        self._storage = storage
-        self._background = background
-        self._clock = clock
-        self._secret = secret
-        self._console = console
-        self._numbers: Numbers = numbers
-        self._pauses = pauses
-        self._timeout = timeout
-        self._settling = settling
-        self._waiting: deque[ApprovalRequest] = deque(maxlen=_MOST)
-        self._idle = anyio.Event()
-        self._idle.set()
-        self._is_down = False
+    url: str
+    storage: Storage
+    background: "BackgroundTasks"
+    clock: Callable[[], float]
+    secret: str = ""
+    console: Console | None = None
+    numbers: Numbers = "masked"
+    pauses: Sequence[float] = _PAUSES
+    timeout: float = _TIMEOUT
+    settling: float = _SETTLING
+    _waiting: deque[ApprovalRequest] = field(
+        default_factory=lambda: deque[ApprovalRequest](maxlen=_MOST), init=False
+    )
+    _delivered: anyio.Event | None = field(default=None, init=False)
+    _is_down: bool = field(default=False, init=False)
 
     @classmethod
     def from_settings(
@@ -88,10 +77,10 @@ class ApprovalsWebhook:
             return None
         secret = chosen.webhook_secret
         return cls(
-            chosen.webhook.get_secret_value(),
-            storage,
-            background,
-            clock,
+            url=chosen.webhook.get_secret_value(),
+            storage=storage,
+            background=background,
+            clock=clock,
             secret=secret.get_secret_value() if secret else "",
             console=settings.console,
             numbers=chosen.numbers,
@@ -100,13 +89,14 @@ class ApprovalsWebhook:
     def notify(self, request: ApprovalRequest) -> None:
         """Queue a notification. If the queue is full, the oldest one is dropped."""
         self._waiting.append(request)
-        if self._idle.is_set():
-            self._idle = anyio.Event()
-            self._background.start(self._deliver)
+        if self._delivered is None:
+            self._delivered = anyio.Event()
+            self.background.start(partial(self._deliver, self._delivered))
 
     async def idle(self) -> None:
         """Wait until the queue is empty."""
-        await self._idle.wait()
+        if self._delivered is not None:
+            await self._delivered.wait()
 
     async def aclose(self) -> None:
         """Wait a moment for the notifications in the queue."""
@@ -114,22 +104,23 @@ class ApprovalsWebhook:
             with anyio.move_on_after(_LAST, shield=True):
                 await self.idle()
 
-    async def _deliver(self) -> None:
+    async def _deliver(self, delivered: anyio.Event) -> None:
         try:
             while self._waiting:
                 # An operator who ends a call in the console decides at once.
-                await anyio.sleep(self._settling)
+                await anyio.sleep(self.settling)
                 request = self._waiting.popleft()
                 if await self._is_pending(request):
                     await self._send_with_retries(request)
         finally:
-            self._idle.set()
+            self._delivered = None
+            delivered.set()
 
     async def _is_pending(self, request: ApprovalRequest) -> bool:
         try:
-            found = await self._storage.find_request(request.identifier)
+            found = await self.storage.find_request(request.identifier)
             return found is not None and not (
-                found.decision or found.has_expired(await self._storage.now())
+                found.decision or found.has_expired(await self.storage.now())
             )
         except StoreUnavailable:
             return True
@@ -137,7 +128,7 @@ class ApprovalsWebhook:
     async def _send_with_retries(self, request: ApprovalRequest) -> None:
         body = orjson.dumps(self._content(request))
         failure, may_retry = await self._send(body)
-        for pause in () if self._is_down else self._pauses:
+        for pause in () if self._is_down else self.pauses:
             if not (failure and may_retry):
                 break
             await anyio.sleep(pause)
@@ -146,18 +137,18 @@ class ApprovalsWebhook:
             _log.warning(
                 "Cannot notify %s of an approval request: %s. Check CALLS_MCP_APPROVALS_WEBHOOK. "
                 "Further failures are not logged until a notification succeeds.",
-                urlsplit(self._url).hostname,  # the rest may be secret
+                urlsplit(self.url).hostname,  # the rest may be secret
                 failure,
             )
         elif self._is_down and not failure:
             _log.warning(
-                "Notifications of approval requests reach %s again.", urlsplit(self._url).hostname
+                "Notifications of approval requests reach %s again.", urlsplit(self.url).hostname
             )
         self._is_down = bool(failure)
 
     async def _send(self, body: bytes) -> tuple[str, bool]:
         """Return why a notification failed, or an empty text; and whether a retry may help."""
-        status = await _exchange(lambda: self._request(body), self._url, self._timeout)
+        status = await _exchange(lambda: self._request(body), self.url, self.timeout)
         if isinstance(status, str):
             return status, True
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
@@ -167,18 +158,18 @@ class ApprovalsWebhook:
 
     def _request(self, body: bytes) -> httpx2.Request:
         headers = {"Content-Type": "application/json", "User-Agent": "calls-mcp"}
-        if self._secret:
-            now = f"{self._clock():.0f}"
+        if self.secret:
+            now = f"{self.clock():.0f}"
             signed = f"{now}.".encode() + body
-            digest = hmac.new(self._secret.encode(), signed, "sha256").hexdigest()
+            digest = hmac.new(self.secret.encode(), signed, "sha256").hexdigest()
             headers |= {"X-Calls-Mcp-Timestamp": now, "X-Calls-Mcp-Signature": f"sha256={digest}"}
-        extensions = {"timeout": httpx2.Timeout(self._timeout).as_dict()}
+        extensions = {"timeout": httpx2.Timeout(self.timeout).as_dict()}
         return httpx2.Request(
-            "POST", self._url, content=body, headers=headers, extensions=extensions
+            "POST", self.url, content=body, headers=headers, extensions=extensions
         )
 
     def _content(self, request: ApprovalRequest) -> dict[str, str | None]:
-        url = self._console.approval_page(request.identifier) if self._console else None
+        url = self.console.approval_page(request.identifier) if self.console else None
         expires_at = iso_time(request.expires_at)
         where = f" Decide at {url}" if url else " Decide in the console or with calls-mcp approvals"
         summary = self._quoted(request.preview.headline)
@@ -193,7 +184,7 @@ class ApprovalsWebhook:
 
     def _quoted(self, text: str) -> str:
         """Return a text that a chat shows as it is: no mentions, links or markup."""
-        masked = one_line(masked_text(text, self._numbers), _LONGEST).replace("`", "'")
+        masked = one_line(masked_text(text, self.numbers), _LONGEST).replace("`", "'")
         escaped = masked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         return f"`{escaped}`"
 

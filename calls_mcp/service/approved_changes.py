@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -45,47 +45,35 @@ OpenInvoker = Callable[[str, "Overrides | None"], AbstractAsyncContextManager[In
 """Opens the invoker of a principal with overrides."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
-    """The process that asks for changes.
+@dataclass(kw_only=True, slots=True, eq=False)
+class ApprovedChanges:
+    """Runs the changes that a process asked for as soon as the operator approves them.
 
-    `server` is its name in approval requests. `ending` is set when it is about to stop. `clock`
-    returns epoch seconds.
+    While any of its requests are pending, one task checks the store every `interval` seconds and
+    writes heartbeats. `server` is the name of the process in approval requests. It begins nothing
+    once `ending` is set, because the process is about to stop. The `webhook` is notified of each
+    request. `clock` returns epoch seconds.
     """
 
+    storage: Storage
     server: str
     invoker: OpenInvoker
     background: "BackgroundTasks"
     ending: anyio.Event
     clock: Callable[[], float]
+    interval: float
+    webhook: ApprovalsWebhook | None
+    _heartbeat: Heartbeat = field(init=False)
+    _pending: dict[str, _Change] = field(default_factory=dict[str, _Change], init=False)
+    _running: set[str] = field(default_factory=set[str], init=False)
+    _seen: str = field(default="", init=False)
+    _check_at: float = field(default=0, init=False)
+    _is_checking: bool = field(default=False, init=False)
+    _tasks: TaskGroup | None = field(default=None, init=False)
+    _ended: anyio.Event = field(default_factory=anyio.Event, init=False)
 
-
-class ApprovedChanges:
-    """Runs the changes that a process asked for as soon as the operator approves them.
-
-    While any of its requests are pending, one task checks the store every `interval` seconds and
-    writes heartbeats. It begins nothing once the process is about to stop. The `webhook` is
-    notified of each request.
-    """
-
-    def __init__(
-        self,
-        storage: Storage,
-        process: Process,
-        interval: float,
-        webhook: ApprovalsWebhook | None,
-    ) -> None:
-        self._storage = storage
-        self._process = process
-        self._heartbeat = Heartbeat(storage, process.server)
-        self._interval = interval
-        self._webhook = webhook
-        self._pending: dict[str, _Change] = {}
-        self._running: set[str] = set()
-        self._seen = ""
-        self._check_at, self._is_checking = 0.0, False
-        self._tasks: TaskGroup | None = None
-        self._ended = anyio.Event()
+    def __post_init__(self) -> None:
+        self._heartbeat = Heartbeat(self.storage, self.server)
 
     async def add(
         self,
@@ -99,22 +87,22 @@ class ApprovedChanges:
 
         `grant` is that of the caller's token, if any. It is checked again before the change runs.
         """
-        if identifier in self._pending or self._process.ending.is_set():
+        if identifier in self._pending or self.ending.is_set():
             return
         self._pending[identifier] = _Change(operation, arguments, caller, grant)
         self._seen = ""
         if self._tasks is None:
             self._tasks, self._ended = anyio.create_task_group(), anyio.Event()
-            self._process.background.start(partial(self._watch, self._tasks, self._ended))
+            self.background.start(partial(self._watch, self._tasks, self._ended))
             with suppress(StoreUnavailable):
-                self._check_at = await self._storage.now() + _CHECK_EVERY
+                self._check_at = await self.storage.now() + _CHECK_EVERY
             await self._beat()  # before the client hears of the request
         with suppress(StoreUnavailable):
-            request = await self._storage.find_request(identifier)
+            request = await self.storage.find_request(identifier)
             if not self._is_own(request):
                 self._pending.pop(identifier, None)
-            elif request and self._webhook is not None:
-                self._webhook.notify(request)
+            elif request and self.webhook is not None:
+                self.webhook.notify(request)
 
     async def aclose(self) -> None:
         """Stop. Changes that are being sent are finished first."""
@@ -122,14 +110,14 @@ class ApprovedChanges:
             self._tasks.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
                 await self._ended.wait()
-        if self._webhook is not None:
-            await self._webhook.aclose()
+        if self.webhook is not None:
+            await self.webhook.aclose()
 
     async def _watch(self, tasks: TaskGroup, ended: anyio.Event) -> None:
         try:
             async with tasks:
-                while (self._pending or self._running) and not self._process.ending.is_set():
-                    await self._pause(self._interval)
+                while (self._pending or self._running) and not self.ending.is_set():
+                    await self._pause(self.interval)
                     await self._beat()
                     try:
                         await self._look(tasks)
@@ -146,7 +134,7 @@ class ApprovedChanges:
 
     async def _look(self, tasks: TaskGroup) -> None:
         """Run the changes that were approved since the last look."""
-        version = await self._storage.pending_version()
+        version = await self.storage.pending_version()
         if version == self._seen:
             return
         self._seen = version
@@ -161,34 +149,34 @@ class ApprovedChanges:
 
     async def _check_if_due(self, tasks: TaskGroup) -> None:
         """Check now and then whether the pending requests still have a purpose."""
-        now = await self._storage.now()
+        now = await self.storage.now()
         if now >= self._check_at and not self._is_checking:
             self._check_at, self._is_checking = now + _CHECK_EVERY, True
             tasks.start_soon(self._withdraw_obsolete)
 
     async def _current(self, identifier: str) -> ApprovalRequest | None:
         """Return a request of this process, pending or decided; None if it has expired."""
-        request = await self._storage.find_request(identifier)
+        request = await self.storage.find_request(identifier)
         if request is None or not self._is_own(request):
             return None
-        now = await self._storage.now()
+        now = await self.storage.now()
         if request.has_expired(now):  # may have been decided just before
-            request = await self._storage.find_request_after_writes(identifier)
+            request = await self.storage.find_request_after_writes(identifier)
         return request if request and not request.has_expired(now) else None
 
     def _is_own(self, request: ApprovalRequest | None) -> bool:
-        return request is not None and request.server == self._process.server
+        return request is not None and request.server == self.server
 
     async def _run_until_settled(self, request: ApprovalRequest, change: _Change) -> None:
         until = (request.decision.at if request.decision else 0) + _PATIENCE
         try:
             is_last = False
-            while not (is_last or self._process.ending.is_set()):
+            while not (is_last or self.ending.is_set()):
                 with suppress(CallsError):
-                    is_last = await self._storage.now() >= until
+                    is_last = await self.storage.now() >= until
                     if await self._run(request.identifier, change, is_last=is_last):
                         return
-                await self._pause(_RETRY * self._interval)
+                await self._pause(_RETRY * self.interval)
         finally:
             self._running.remove(request.identifier)
 
@@ -224,7 +212,7 @@ class ApprovedChanges:
             if is_permitted:
                 until = anyio.current_time() + invoker.deadline
                 await invoker.guard.withdraw_if_obsolete(identifier, arguments, caller, until)
-            elif request := await self._storage.find_request(identifier):
+            elif request := await self.storage.find_request(identifier):
                 why = _revoked(change.operation).message
                 await invoker.guard.withdraw(request, arguments, caller, why)
 
@@ -233,16 +221,16 @@ class ApprovedChanges:
         """Yield the invoker for a change, and whether its principal may still request it."""
         grant = change.grant
         if grant is not None:
-            grant = await renewed_for(change.operation, grant, self._process.clock())
+            grant = await renewed_for(change.operation, grant, self.clock())
         overrides, principal = grant.overrides if grant else None, change.caller.principal
         with correlation.request_context(None, principal):
-            async with self._process.invoker(principal, overrides) as invoker:
+            async with self.invoker(principal, overrides) as invoker:
                 yield invoker, grant is not None or change.grant is None
 
     async def _pause(self, seconds: float) -> None:
         """Wait, unless the process is about to stop."""
         with anyio.move_on_after(seconds):
-            await self._process.ending.wait()
+            await self.ending.wait()
 
     async def _beat(self) -> None:
         with suppress(StoreUnavailable):

@@ -19,14 +19,14 @@ from calls_mcp.guard.policy import Policy, load_policy
 from calls_mcp.guard.send_once import Sender
 from calls_mcp.guard.signing import Signer
 from calls_mcp.service.approvals_webhook import ApprovalsWebhook
-from calls_mcp.service.approved_changes import ApprovedChanges, OpenInvoker, Process
+from calls_mcp.service.approved_changes import ApprovedChanges, OpenInvoker
 from calls_mcp.service.background_tasks import BackgroundTasks
 from calls_mcp.service.cursors import Cursors
 from calls_mcp.service.invocation import Invoker
 from calls_mcp.settings import OUTCOME_GRACE, Access, Settings
 from calls_mcp.storage import Storage, StorageOptions, open_storage
 from calls_mcp.storage.rate_limiter import RateLimiter
-from calls_mcp.twilio.client_pool import ClientPool
+from calls_mcp.twilio.client import ClientPool
 
 _LEAST_WAIT = 2  # seconds
 
@@ -58,17 +58,18 @@ class Services:
         self, invoker: OpenInvoker, background: BackgroundTasks, ending: anyio.Event, poll: float
     ) -> ApprovedChanges:
         """Return what runs the changes of this process after the operator approved them."""
-        process = Process(
+        return ApprovedChanges(
+            storage=self.storage,
             server=self.server,
             invoker=invoker,
             background=background,
             ending=ending,
             clock=self.clock,
+            interval=poll,
+            webhook=ApprovalsWebhook.from_settings(
+                self.settings, self.storage, background, self.clock
+            ),
         )
-        webhook = ApprovalsWebhook.from_settings(
-            self.settings, self.storage, background, self.clock
-        )
-        return ApprovedChanges(self.storage, process, poll, webhook)
 
     async def is_ready(self) -> bool:
         """Return whether changes can be stored and recorded."""

@@ -57,7 +57,9 @@ async def webhook(url: str, **options: Any) -> AsyncGenerator[ApprovalsWebhook]:
         open_background_tasks() as background,
     ):
         await storage.add_request(REQUEST, 1)
-        yield ApprovalsWebhook(url, storage, background, clock, **given)
+        yield ApprovalsWebhook(
+            url=url, storage=storage, background=background, clock=clock, **given
+        )
 
 
 async def delivered(*steps: Step, **options: Any) -> Upstream:  # noqa: ANN401
