@@ -127,7 +127,7 @@ async def _open_state(
     unavailable: dict[str, str] = {}
     allows_links = runtime is None or settings.auth.mode == "none"
     async with AsyncExitStack() as stack:
-        approvals = await runtime.approvals() if runtime else None
+        approvals = (await runtime.services()).approvals if runtime else None
         if settings.storage.is_memory:
             unavailable["approvals"] = UNSHARED
         elif runtime is None:
@@ -170,5 +170,5 @@ async def _open_tokens(
     verifier = open_verifier(settings, runtime.monotonic if runtime else time.monotonic)
     if verifier is None:
         return None
-    limiter = await runtime.rates() if runtime else RateLimiter(None, clock)
+    limiter = (await runtime.services()).rates if runtime else RateLimiter(None, clock)
     return TokenAuthenticator(verifier, limiter, clock)

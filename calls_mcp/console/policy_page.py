@@ -90,7 +90,8 @@ class PolicyPage:
             since = iso_time(console.clock() - DAY)
             read = AuditReader(console.audit_database).principals
             principals = await anyio.to_thread.run_sync(read, since)
-        limits = await console.runtime.limits(policy)
+        services = await console.runtime.services()
+        limits = services.limits(console.runtime.access, policy)
         found: dict[str, list[str]] = {}
         try:
             usage = await limits.usage(principals)

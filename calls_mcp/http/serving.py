@@ -151,7 +151,7 @@ async def open_server(
                 bound, http.allowed_hosts.split(), http.browser_origins.split()
             ),
             shutdown=shutdown,
-            limits=RequestLimits(http, await runtime.rates(), is_full),
+            limits=RequestLimits(http, (await runtime.services()).rates, is_full),
         )
         uvicorn = build_uvicorn(app, "on", head_bytes=http.header_bytes, keep_alive=_KEEP_ALIVE)
         async with run_uvicorn(uvicorn, listener, http.patience):

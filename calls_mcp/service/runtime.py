@@ -23,28 +23,24 @@ from calls_mcp.tools.outcome import Caller, Outcome
 from calls_mcp.twilio.environment import named_certificates, named_proxy
 
 if TYPE_CHECKING:
-    from calls_mcp.guard.limits import CallLimits
-    from calls_mcp.guard.operator import Approvals
     from calls_mcp.guard.policy import Policy
     from calls_mcp.service.approved_changes import ApprovedChanges
     from calls_mcp.service.authorization import Grant, Overrides
     from calls_mcp.service.invocation import Invoker
     from calls_mcp.service.wiring import Services
-    from calls_mcp.storage.rate_limiter import RateLimiter
 
 _POLL = 1.0  # second
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """An invoker and its policy, shared by all principals or for one that has overrides.
+    """An invoker, shared by all principals or for one that has overrides.
 
     `users` counts the invocations that are using it.
     """
 
     overrides: "Overrides | None"
     access: Access
-    policy: "Policy"
     invoker: "Invoker"
     users: int = 0
 
@@ -188,31 +184,25 @@ class Runtime:
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        return (await self._entry(principal, overrides)).policy
+        return (await self._entry(principal, overrides)).invoker.policy
 
-    async def limits(self, policy: "Policy") -> "CallLimits":
-        """Return the limits of a policy on the calls of the default account.
-
-        Raises:
-            ConfigurationError: As when the runtime is entered.
-        """
-        return (await self._open()).limits(self.access, policy)
-
-    async def rates(self) -> "RateLimiter":
-        """Return the rate limiter. Replicas that share a Redis share its counts.
+    async def services(self) -> "Services":
+        """Return what all invokers share.
 
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        return (await self._open()).rates
+        async with self._opening:
+            if self._services is None:
+                # Importing this takes longer than the rest of the start.
+                from calls_mcp.service.wiring import open_services  # noqa: PLC0415
 
-    async def approvals(self) -> "Approvals | None":
-        """Return the approval requests; None if the store is in memory, which no operator sees.
-
-        Raises:
-            ConfigurationError: As when the runtime is entered.
-        """
-        return (await self._open()).approvals
+                opening = open_services(
+                    self.settings, self.access, self.clock, self.monotonic, sandbox=self.sandbox
+                )
+                self._services = await self._resources.enter_async_context(opening)
+                self._services.clients.finish_by(self._deadline)
+        return self._services
 
     def watches(self, background: BackgroundTasks) -> Watches:
         """Return the watches of live calls, which end when the server is about to stop."""
@@ -260,23 +250,10 @@ class Runtime:
         Raises:
             ConfigurationError: As when the runtime is entered.
         """
-        entry, services = await self._entry(), await self._open()
+        entry, services = await self._entry(), await self.services()
         if not await services.is_ready():
             return False
         return services.clients.client(entry.access).circuit != "open"
-
-    async def _open(self) -> "Services":
-        async with self._opening:
-            if self._services is None:
-                # Importing this takes longer than the rest of the start.
-                from calls_mcp.service.wiring import open_services  # noqa: PLC0415
-
-                opening = open_services(
-                    self.settings, self.access, self.clock, self.monotonic, sandbox=self.sandbox
-                )
-                self._services = await self._resources.enter_async_context(opening)
-                self._services.clients.finish_by(self._deadline)
-        return self._services
 
     async def _entry(self, principal: str = "", overrides: "Overrides | None" = None) -> _Entry:
         owner = principal if overrides else ""
@@ -290,11 +267,10 @@ class Runtime:
         return entry
 
     async def _make(self, overrides: "Overrides | None") -> _Entry:
-        services, access = await self._open(), self.access_for(overrides)
+        services, access = await self.services(), self.access_for(overrides)
         policy = (overrides and overrides.policy) or services.policy
         policy = policy.under(self.settings.guard.confirm)
-        invoker = services.invoker(access, policy)
-        return _Entry(overrides, access, policy, invoker)
+        return _Entry(overrides, access, services.invoker(access, policy))
 
     @property
     def _is_used(self) -> bool:

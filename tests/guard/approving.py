@@ -12,7 +12,7 @@ from tests.harness import Agent, Harness
 async def approve_next(harness: Harness, agent: Agent, call: dict[str, object]) -> None:
     """Request a call, and approve it as the operator."""
     await agent.call("create_call", **call)
-    approvals = await harness.runtime.approvals()
+    approvals = (await harness.runtime.services()).approvals
     assert approvals
     (request,) = await approvals.pending()
     assert await approvals.decide(request, approve=True, by="ann")
