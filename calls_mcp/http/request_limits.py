@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_mcp.http.request_checks import MESSAGE, Rejected, method_of, retry_later
 from calls_mcp.service.authorization import current_principal
-from calls_mcp.service.notification_streams import NotificationStreams
+from calls_mcp.service.watching import NotificationStreams
 from calls_mcp.settings import Http
 from calls_mcp.storage import Limit
 from calls_mcp.storage.rate_limiter import RateLimiter

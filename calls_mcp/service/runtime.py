@@ -15,8 +15,7 @@ import anyio
 
 from calls_mcp.errors import CallsError, ConfigurationError
 from calls_mcp.service.background_tasks import BackgroundTasks, open_background_tasks
-from calls_mcp.service.notification_streams import NotificationStreams
-from calls_mcp.service.watching import Watches
+from calls_mcp.service.watching import NotificationStreams, Watches
 from calls_mcp.settings import Access, Settings
 from calls_mcp.tools.catalog import PROMPTS, Json, Operation, load_operations
 from calls_mcp.tools.outcome import Caller, Outcome

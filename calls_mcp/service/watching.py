@@ -1,5 +1,6 @@
 """Watch live calls for subscribers. Each call is read once for all of them, until it ends."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,38 @@ _SPREAD = 0.2
 _REFUSED = "policy_denied"
 
 _random = SystemRandom()
+
+
+class NotificationStreams:
+    """Tracks which HTTP sessions have an open stream for notifications, maybe several."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+        self._changed = anyio.Event()
+
+    def is_open(self, session: str) -> bool:
+        """Return whether the session can receive notifications now."""
+        return session in self._open
+
+    @contextmanager
+    def opened(self, session: str) -> Generator[None]:
+        """Register a stream of the session until the context exits."""
+        self._open[session] += 1
+        self._notify()
+        try:
+            yield
+        finally:
+            self._open[session] -= 1
+            self._open += Counter()  # drops sessions without a stream
+            self._notify()
+
+    async def changed(self) -> None:
+        """Wait until a stream opens or closes."""
+        await self._changed.wait()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
 
 
 class TooManyWatches(CallsError):
