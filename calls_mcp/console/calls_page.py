@@ -40,7 +40,7 @@ _SID = re.compile("CA[0-9a-fA-F]{32}")
 _LIVE = ("in-progress", "ringing", "queued")
 _PAGE = 50  # calls of each status
 _SEARCHED = 500  # calls that one page searches, if the API does not know a filter
-_EXPORTED: Mapping[str, Json] = {"limit": 1000, "page_size": 1000}  # of each request
+_EXPORTED: Mapping[str, Json] = {"limit": 1000}  # of each request
 _COLUMNS = (
     *(field.alias or name for name, field in CallSummary.model_fields.items()),
     "requested_by",
@@ -210,7 +210,7 @@ class CallsPage:
         async def read() -> _CallList:
             most = _SEARCHED if wanted.is_local else _PAGE
             start = {"cursor": cursor} if cursor else wanted.arguments
-            outcome = await self._list_calls({"limit": most, "page_size": most, **start})
+            outcome = await self._list_calls({"limit": most, **start})
             found = outcome.calls or ()
             origins = await self._read_origins(found)
             matching = tuple(call for call in found if wanted.matches(call, origins))

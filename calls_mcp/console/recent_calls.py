@@ -85,7 +85,7 @@ class RecentCalls:
 
 
 def _page(size: int) -> Mapping[str, Json]:
-    return {"limit": size, "page_size": size}
+    return {"limit": size}
 
 
 def _may_change(call: CallSummary, now: float) -> bool:

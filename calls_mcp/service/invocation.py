@@ -13,7 +13,7 @@ from calls_mcp.guard.limits import count_tool_call
 from calls_mcp.guard.policy import Policy, judge_account
 from calls_mcp.observability import telemetry
 from calls_mcp.service.cursors import Cursors
-from calls_mcp.service.listing import Bounds, collect
+from calls_mcp.service.listing import collect
 from calls_mcp.service.waiting import Wait, Waiting
 from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.tools.catalog import Json, Operation
@@ -133,16 +133,17 @@ class Invoker:
         return await waiting.wait(wait, call, request, partial(self.twilio.read_call, request))
 
     async def _list(self, arguments: Arguments, caller: Caller, report: ReportProgress) -> Outcome:
-        query = self.cursors.resume(arguments, caller.principal)
-        request = self._encode(query.arguments)
-        bounds = Bounds(query.limit, self.result_tokens)
-        listing = await collect(self.twilio, request, query.start, bounds, report)
+        principal = caller.principal
+        listed, bounds, start = self.cursors.resume(arguments, principal, self.result_tokens)
+        request = self._encode(listed)
+        listing = await collect(self.twilio, request, start, bounds, report)
+        following = listing.next and self.cursors.issue(listed, listing.next, principal)
         return Outcome(
             outcome="done",
             calls=tuple(listing.calls),
             account_sid=request.account_sid,
             count=len(listing.calls),
-            next_cursor=self.cursors.issue(query, listing.next) if listing.next else None,
+            next_cursor=following,
             warnings=(*arguments.warnings, *listing.warnings),
         )
 

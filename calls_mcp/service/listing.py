@@ -2,11 +2,10 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from urllib.parse import parse_qsl, urlsplit
-from zlib import crc32
 
 import orjson
 
@@ -28,36 +27,8 @@ _LONGEST_URI = 16_384  # characters
 _ENVELOPE = 1000  # tokens of a result for the cursor and warnings
 _MAX_SEARCHED = 20  # pages
 _MAX_STALE = 20  # pages in succession without a new call
-_REPEATING = "the API's pages repeat"
 _PLACE = ("PageSize", "Page", "PageToken")
 _PLACE_VALUE = re.compile(r"[!-~]{1,128}")  # what fits in a cursor
-
-
-@dataclass(frozen=True, slots=True)
-class Trail:
-    """The results of a list so far, so that a list whose pages repeat comes to an end.
-
-    `repeats` is how many of the `results` repeated another one. `end` and `calls` are checksums of
-    one result. To find every cycle with a short cursor, each result is compared with the one whose
-    number was the last power of two (Brent's algorithm).
-    """
-
-    results: int = 0
-    repeats: int = 0
-    end: int = 0
-    calls: int = 0
-
-    def extended(self, position: "Position", sids: Iterable[str]) -> "Trail | None":
-        """Return the trail with one more result, or None if the list repeats itself."""
-        results = self.results + 1
-        end = crc32(repr((position.page, position.after)).encode())
-        calls = crc32(" ".join(sids).encode())
-        repeats = self.repeats + (self.results > 0 and calls == self.calls)
-        if repeats > _MAX_STALE or (self.results and end == self.end):
-            return None
-        is_power_of_two = results & self.results == 0
-        known = (end, calls) if is_power_of_two else (self.end, self.calls)
-        return Trail(results, repeats, *known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +40,6 @@ class Position:
 
     page: tuple[Pair, ...]
     after: str = ""
-    trail: Trail = Trail()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +78,9 @@ async def collect(
     async def read(position: Position) -> _Page:
         return _read(request, await twilio.send(request.with_query(*position.page)))
 
-    filters = sum(
-        len(value) for _, value in request.query
-    )  # the cursor has them, and is shown twice
-    walk = _Walk(bounds.calls, bounds.tokens - _ENVELOPE - 2 * filters, start.trail)
+    # The cursor has the filters, and is shown twice.
+    filters = sum(len(value) for _, value in request.query)
+    walk = _Walk(bounds.calls, bounds.tokens - _ENVELOPE - 2 * filters)
     page, place = await _find(read, start)
     position = walk.take(page, place)
     await walk.tell(report)
@@ -159,12 +128,11 @@ class _Page:
 class _Walk:
     """Takes calls page by page until the limit is reached or the next page would not fit."""
 
-    def __init__(self, limit: int, budget: int, trail: Trail) -> None:
+    def __init__(self, limit: int, budget: int) -> None:
         self.calls: dict[str, CallSummary] = {}
         self.is_over = False
         self._limit = limit
-        self._budget = self._left = budget
-        self._trail = trail
+        self._left = budget
         self._told = -1
         self._unreadable = 0
         self._repeated = 0
@@ -185,30 +153,18 @@ class _Walk:
         self.calls |= taken
         self._stale = 0 if calls else self._stale + 1
         if len(taken) < len(calls):
-            return self._end(Position(position.page, [*taken][-1] if taken else position.after))
-        following = self._following(page)
-        is_over = self._is_full or sum(sizes) > self._left
-        return self._end(following) if following and is_over else following
+            self.is_over = True
+            return Position(position.page, [*taken][-1] if taken else position.after)
+        self.is_over = self._is_full or sum(sizes) > self._left
+        return self._following(page)
 
     def _following(self, page: _Page) -> Position | None:
         """Return the next page, unless the API's link to it is invalid or leads nowhere new."""
         if page.is_broken_off:
             self._broken_off = "the API's link to the next page is invalid"
         elif page.next and (page.next.page in self._pages or self._stale > _MAX_STALE):
-            self._broken_off = _REPEATING
+            self._broken_off = "the API's pages repeat"
         return None if self._broken_off else page.next
-
-    def _end(self, position: Position) -> Position | None:
-        """End the result at `position`, or start again there if an earlier one had these calls."""
-        trail = self._trail.extended(position, self.calls)
-        if trail is None:
-            self._broken_off = _REPEATING
-            return None
-        self.is_over = trail.repeats == self._trail.repeats
-        if not self.is_over:
-            self.calls, self._left = {}, self._budget
-        self._trail = trail
-        return replace(position, trail=trail)
 
     async def tell(self, report: ReportProgress) -> None:
         """Report the progress, which must increase."""

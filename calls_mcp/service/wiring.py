@@ -106,7 +106,7 @@ class Services:
             rates=self.rates,
             guard=guard,
             executor=Executor(sender, confirmations, limits, requests, self.audit),
-            cursors=Cursors(self.signer, account_sid, most),
+            cursors=Cursors(self.signer, account_sid),
             deadline=deadline,
             result_tokens=most,
             sandbox=self.sandbox,

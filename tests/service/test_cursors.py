@@ -16,12 +16,12 @@ from calls_mcp.emulator import past_calls
 from calls_mcp.errors import InvalidArguments
 from calls_mcp.guard.signing import Signer
 from calls_mcp.server.handlers import build_server
-from calls_mcp.service.cursors import Cursors, Query
-from calls_mcp.service.listing import Position, Trail
+from calls_mcp.service.cursors import Cursors
+from calls_mcp.service.listing import Bounds, Position
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings
 from calls_mcp.tools.catalog import load_operations
-from calls_mcp.tools.validation import validate
+from calls_mcp.tools.validation import Arguments, validate
 from tests.harness import ACCOUNT, Agent, Harness, access_to
 from tests.upstream import TESTER
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 LIST = load_operations()["list_calls"]
 BUDGET = 64_000
-CURSORS = Cursors(Signer(["k" * 32]), ACCOUNT, BUDGET)
+CURSORS = Cursors(Signer(["k" * 32]), ACCOUNT)
 OTHER_ACCOUNT = "AC" + "2" * 32
 OURS = "+15005550100"
 SAFE = string.ascii_letters + string.digits + "-_."
@@ -68,12 +68,14 @@ def faults(outcome: dict[str, Any]) -> list[str]:
 
 def issued(**arguments: object) -> str:
     """Return a cursor of a list with these filters."""
-    query = CURSORS.resume(validate(LIST, json.loads(json.dumps(arguments))), "tester")
-    return CURSORS.issue(query, Position((("PageSize", "50"), ("PageToken", "PACA1")), "CA1"))
+    listed, _, _ = resumed(**arguments)
+    position = Position((("PageSize", "50"), ("PageToken", "PACA1")), "CA1")
+    return CURSORS.issue(listed, position, "tester")
 
 
-def resumed(**arguments: object) -> Query:
-    return CURSORS.resume(validate(LIST, json.loads(json.dumps(arguments))), "tester")
+def resumed(**arguments: object) -> tuple[Arguments, Bounds, Position]:
+    given = validate(LIST, json.loads(json.dumps(arguments)))
+    return CURSORS.resume(given, "tester", BUDGET)
 
 
 # Content
@@ -154,7 +156,7 @@ def test_the_longest_filters_there_are_make_a_cursor_that_is_accepted() -> None:
         "end_time_after": "2026-01-31T09:00:00.123456Z",
         "account_sid": OTHER_ACCOUNT,
     }
-    assert resumed(cursor=issued(**filters)).arguments.values == filters
+    assert resumed(cursor=issued(**filters))[0].values == filters
 
 
 # Binding to principals and accounts
@@ -296,7 +298,7 @@ async def test_the_servers_account_can_be_passed_with_a_cursor(
 
 def test_a_cursor_stays_in_the_account_it_was_issued_for() -> None:
     cursor = issued(account_sid=OTHER_ACCOUNT)
-    assert resumed(cursor=cursor).arguments.values["account_sid"] == OTHER_ACCOUNT
+    assert resumed(cursor=cursor)[0].values["account_sid"] == OTHER_ACCOUNT
     with pytest.raises(InvalidArguments) as invalid:
         resumed(cursor=cursor, account_sid=ACCOUNT)
     assert [fault.path for fault in invalid.value.faults] == ["/account_sid"]
@@ -305,11 +307,10 @@ def test_a_cursor_stays_in_the_account_it_was_issued_for() -> None:
 @given(
     sids=st.lists(st.text(st.sampled_from("0123456789abcdef"), min_size=32, max_size=32)),
     limit=st.integers(1, 10_000),
-    trail=st.builds(Trail, *[st.integers(0, 2**32 - 1)] * 4),
 )
-def test_a_cursor_returns_what_it_was_issued_for(sids: list[str], limit: int, trail: Trail) -> None:
-    place = Position(tuple(("PageToken", sid) for sid in sids), "CA" + "".join(sids[:1]), trail)
-    cursor = CURSORS.issue(resumed(to=OURS, limit=limit), place)
-    query = resumed(cursor=cursor)
-    assert (query.start, query.limit) == (place, limit)
-    assert query.arguments.values == {"to": OURS, "limit": limit}
+def test_a_cursor_returns_what_it_was_issued_for(sids: list[str], limit: int) -> None:
+    place = Position(tuple(("PageToken", sid) for sid in sids), "CA" + "".join(sids[:1]))
+    first, _, _ = resumed(to=OURS, limit=limit)
+    listed, bounds, start = resumed(cursor=CURSORS.issue(first, place, "tester"))
+    assert (start, bounds.calls) == (place, limit)
+    assert listed.values == {"to": OURS, "limit": limit}

@@ -44,7 +44,8 @@ async def only_request(tool: str, **arguments: object) -> LoggedRequest:
 
 @pytest.mark.parametrize(("tool", "name"), PARAMETERS)
 async def test_a_documented_parameter_goes_where_the_reference_says(tool: str, name: str) -> None:
-    arguments = {**BASES[tool], name: sample(tool, name)}
+    value = 7 if name == "page_size" else sample(tool, name)  # more may not fit in a result
+    arguments = {**BASES[tool], name: value}
     sent = sending(await only_request(tool, **arguments))
     if tool == "list_calls" and name != "page_size":
         del sent.query["PageSize"]
