@@ -472,7 +472,7 @@ def _difference(state: str, now: CallSummary) -> str:
     before = state.partition("\n")[0]
     if before == state_of(now):
         return ""
-    return f"The call has changed: it was shown as {before}, and it is {state_of(now)}."
+    return f"The call has changed: it was {before} in the preview, and it is {state_of(now)}."
 
 
 def _news_of_hours(change: Change, state: str) -> str:

@@ -228,11 +228,14 @@ class CallLimits:
         return place
 
     def _per_time(self, principal: str) -> list[Limit]:
-        """Return the limits on calls per minute, hour and day."""
+        """Return the limits on calls per day, hour and minute.
+
+        The first one that is reached is reported, so the one with the longest wait comes first.
+        """
         return [
             Limit(f"{prefix}{name}", amount, seconds, key)
+            for name, seconds in reversed(_WINDOWS.items())
             for prefix, counts, key in self._counts(principal)
-            for name, seconds in _WINDOWS.items()
             if (amount := getattr(counts, name))
         ]
 

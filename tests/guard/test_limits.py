@@ -328,6 +328,15 @@ async def test_a_limit_reached_after_the_confirmation_is_refused_with_a_hint(
     assert TALKS_FOR_AN_HOUR not in refused["error"]["message"]
 
 
+async def test_a_short_limit_hides_no_longer_one(tmp_path: Path) -> None:
+    caps = "same_number_seconds = 0\ncalls_per_minute = 1\nprincipal.calls_per_day = 1"
+    async with capped(tmp_path, caps, confirm="none") as (_, agent):
+        await agent.call("create_call", **placing())
+        refused = await agent.call("create_call", **placing())
+    assert "(caps.principal.calls_per_day)" in refused["error"]["message"]
+    assert "Wait 24 h." in refused["error"]["hint"]
+
+
 async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_valid(
     tmp_path: Path,
 ) -> None:

@@ -379,7 +379,7 @@ async def test_a_call_that_ends_between_question_and_answer_is_not_changed(
     async with harness.connect(era, User(reply)) as agent:
         outcome = await agent.call("update_call", sid=sid, status="completed")
     assert outcome["outcome"] == "expired"
-    assert "it was shown as in progress" in outcome["reason"]
+    assert "it was in progress" in outcome["reason"]
     assert "it is completed" in outcome["reason"]
     assert harness.changes == before
 
