@@ -197,7 +197,7 @@ class ApprovalRequests:
 
 
 class Heartbeat:
-    """Shows others that the process `server`, which made approval requests, still runs.
+    """Shows other processes that `server`, which made approval requests, still runs.
 
     It has a key for each period of five seconds. A key outlives the next period, so a heartbeat
     that is late does not count as missing. Each method raises StoreUnavailable if the store can't

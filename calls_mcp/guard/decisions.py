@@ -429,8 +429,8 @@ class Guard:
     async def _staleness(self, change: Change, state: str, now: Change | None = None) -> str:
         """Return what has changed since a preview that showed `state`; empty if nothing.
 
-        Without `now`, which is the change as just authorized, it may have waited for a decision
-        since it was authorized.
+        `now` is the change as just authorized. Without it, the change is authorized again, because
+        it may have waited for a decision.
         """
         call = await self._current_call(change)
         changed = _difference(state, call) if call else ""

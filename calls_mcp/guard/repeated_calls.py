@@ -21,7 +21,7 @@ _LONGEST_PARTY = 64  # characters
 
 @dataclass(frozen=True, slots=True)
 class EarlierCalls:
-    """Recent calls to the same number, because of which a call always needs a confirmation.
+    """Recent calls to the same number. After these, a call always needs a confirmation.
 
     `reasons` are sentences for the preview. `ids` identify the calls, so that a later check can
     detect new ones. `risks` say how often the number was called, which needs no confirmation.

@@ -160,7 +160,7 @@ class Runtime:
         caller: Caller,
         grant: "Grant | None" = None,
     ) -> None:
-        """Run a change after the operator's approval, if its outcome is that it waits for one.
+        """Run a change once the operator approves it, if its outcome is that it waits for this.
 
         `grant` is that of the caller's token, if any. It is checked again before the change runs.
         """

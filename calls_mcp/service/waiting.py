@@ -99,7 +99,7 @@ class _Reader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """Lets one request of a principal wait, whose `grant` gives them `access`.
+    """Waits for a call for one request. The principal's `grant` gives `access`.
 
     `clock` returns epoch seconds.
     """

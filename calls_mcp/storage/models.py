@@ -70,7 +70,7 @@ class PendingConfirmation:
 
     @property
     def owner(self) -> str:
-        """The owner by whom unused ones are counted: users and the operator separately."""
+        """The owner under whom unused ones are counted: users and the operator separately."""
         principal = self.binding.principal
         return f"{principal}\noperator" if self.for_operator else principal
 
@@ -137,7 +137,7 @@ class ApprovalRequest:
 
     @property
     def owner(self) -> str:
-        """The owner by whom pending requests are counted: a principal with an account."""
+        """The owner under whom pending requests are counted: a principal with an account."""
         return f"{self.binding.principal}\n{self.account_sid}"
 
     def has_expired(self, now: float) -> bool:

@@ -81,7 +81,7 @@ def canonical(to: str) -> str:
 
 
 def party(to: str) -> str:
-    """Return the canonical spelling of whom calling `to` rings, without extra digits.
+    """Return the party that a call to `to` rings, in canonical spelling, without extra digits.
 
     This is the number, if `to` is the SIP address of one.
     """

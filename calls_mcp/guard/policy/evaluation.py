@@ -30,7 +30,7 @@ _DENIED = "Do not look for a workaround. Tell your user that the operator does n
 class Judgement:
     """What an invocation needs before it is sent, and the `rule` that requires it.
 
-    `arguments` include the values that the policy adds, which are `added`, and `notes` say so.
+    `arguments` include those that the policy sets. Their names are in `added`, and `notes` say so.
     """
 
     requirement: Requirement
@@ -118,7 +118,7 @@ def _is_pre_approved(policy: Policy, arguments: "Arguments") -> bool:
 
 
 def parties(arguments: "Arguments") -> tuple[str, ...]:
-    """Return whom a change reaches: `to`, and all that TwiML in an argument dials or messages."""
+    """Return the parties of a change: `to`, and all that TwiML in an argument dials or messages."""
     values = arguments.values
     placed = [str(values["to"])] if arguments.operation.effect == "place" else []
     twiml = str(values.get("twiml", ""))
