@@ -609,6 +609,11 @@ class Settings(BaseModel):
         return {variable: value for group in groups.values() for variable, value in group.items()}
 
 
+HTTP_VARIABLES = frozenset(
+    str(field.alias) for group in (Auth, Http) for field in group.model_fields.values()
+)
+"""The settings that a server on stdio does not use."""
+
 _REQUIRED_FOR = {
     "none": (),
     "tokens": ("CALLS_MCP_PRINCIPALS",),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from calls_mcp.settings import HTTP_VARIABLES
 from calls_mcp.tools.catalog import Json
 from release.inputs import Input, inputs
 from release.project import ROOT, project, registry_name, version
@@ -10,11 +11,6 @@ FILE = ROOT / "server.json"
 SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
 TITLE = "Calls"
 _PORT = 8080
-# Settings that apply only over HTTP.
-_FOR_HTTP = (
-    *("CALLS_MCP_HTTP_", "CALLS_MCP_OAUTH_", "CALLS_MCP_AUTH", "CALLS_MCP_PRINCIPALS"),
-    *("CALLS_MCP_RESOURCE_URL", "CALLS_MCP_ALLOWED_HOSTS"),
-)
 
 
 def server_json() -> dict[str, Json]:
@@ -30,7 +26,7 @@ def server_json() -> dict[str, Json]:
 
 
 def _over_stdio() -> Json:
-    local = [each for each in inputs().values() if not each.variable.startswith(_FOR_HTTP)]
+    local = [each for each in inputs().values() if each.variable not in HTTP_VARIABLES]
     return {
         **_package(),
         "transport": {"type": "stdio"},

@@ -14,7 +14,7 @@ from types import FrameType
 from calls_mcp.audit import audit_path
 from calls_mcp.audit.search import AuditReader, Filter, Found
 from calls_mcp.audit.verification import Report, describe, verify
-from calls_mcp.cli.options import add_json
+from calls_mcp.cli.options import add_commands, add_json
 from calls_mcp.cli.terminal import painted, progress, say, show_json, show_table
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability.redaction import escape_invisible, one_line
@@ -60,12 +60,11 @@ _LONGEST_CELL = 60  # characters
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = _EPILOG
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    search = commands.add_parser(
-        "search",
-        help="list matching records, newest first",
-        description="List matching records, newest first.",
-        epilog=_SEARCH_EPILOG,
+    search, export, verify = add_commands(
+        parser,
+        ("search", "list matching records, newest first", _SEARCH_EPILOG),
+        ("export", "write the records to stdout as JSON lines, as they are stored", _EXPORT_EPILOG),
+        ("verify", "find records that were edited, removed or inserted", _VERIFY_EPILOG),
     )
     search.add_argument("text", nargs="?", metavar="TEXT", help="text anywhere in a record")
     search.add_argument("--tool", metavar="NAME", help="records of this tool")
@@ -84,12 +83,6 @@ def configure(parser: ArgumentParser) -> None:
     )
     add_json(search, "the records")
     search.set_defaults(run=_search)
-    export = commands.add_parser(
-        "export",
-        help="write the records to stdout as JSON lines",
-        description="Write the records to stdout as JSON lines, exactly as they are stored.",
-        epilog=_EXPORT_EPILOG,
-    )
     export.add_argument(
         "--follow", action="store_true", help="keep writing new records, until Ctrl-C"
     )
@@ -101,12 +94,6 @@ def configure(parser: ArgumentParser) -> None:
             metavar="TIME",
             help="records from this time on, such as 2026-01-31 or 2026-01-31T09:00Z",
         )
-    verify = commands.add_parser(
-        "verify",
-        help="find records that were edited, removed or inserted",
-        description="Find records that were edited, removed or inserted.",
-        epilog=_VERIFY_EPILOG,
-    )
     verify.add_argument(
         "file",
         type=Path,

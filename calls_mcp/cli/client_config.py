@@ -14,7 +14,7 @@ from calls_mcp.cli.clients.server_command import Launch, launch_command
 from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import say, show_json, warn
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.settings import ExactUrl, Settings, load_settings
+from calls_mcp.settings import HTTP_VARIABLES, ExactUrl, Settings, load_settings
 from calls_mcp.storage.database import SQLITE, database_path
 from calls_mcp.tools.catalog import Json
 
@@ -23,10 +23,6 @@ example:
   calls-mcp client-config claude-desktop --sandbox --write
 """
 _CREDENTIALS = ("TWILIO_AUTH_TOKEN", "TWILIO_API_KEY", "TWILIO_API_SECRET")
-_OF_HTTP = (
-    *("CALLS_MCP_HTTP_", "CALLS_MCP_OAUTH_", "CALLS_MCP_AUTH", "CALLS_MCP_PRINCIPALS"),
-    *("CALLS_MCP_RESOURCE_URL", "CALLS_MCP_ALLOWED_HOSTS"),
-)
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # all clients accept these, even with a tool's name
 _VARIABLE = re.compile(r"(?!CALLS_MCP_)[A-Za-z_][A-Za-z0-9_]{0,63}")
 
@@ -66,8 +62,7 @@ def run(options: Namespace) -> int:
         entry, note = _entry(options.name, start, sandbox=options.sandbox), start.note
     file: Path = options.file or client.file()
     try:
-        usual = options.file is None
-        written = write(file, client, entry, usual=usual) if options.write else None
+        written = write(file, client, entry) if options.write else None
     except Unchangeable:
         say(_snippet(client, entry))
         raise
@@ -142,7 +137,7 @@ def _credentials(settings: Settings) -> tuple[str, ...]:
 
 def _matters(name: str, *, sandbox: bool) -> bool:
     """Return whether a server on stdio uses this setting. Credentials are handled separately."""
-    if name.startswith(_OF_HTTP) or name in _CREDENTIALS:
+    if name in HTTP_VARIABLES or name in _CREDENTIALS:
         return False
     return not (sandbox and (name.startswith("TWILIO_") or name == "CALLS_MCP_API_BASE_URL"))
 

@@ -19,7 +19,6 @@ from mcp_types import ElicitRequestParams, ElicitResult, TextContent, TextResour
 
 from calls_mcp.audit.verification import describe, verify
 from calls_mcp.cli.clients import CLIENTS
-from calls_mcp.cli.clients import Client as MCPClient
 from calls_mcp.cli.clients.server_command import launch_command
 from calls_mcp.cli.terminal import Colour, painted, say
 from calls_mcp.emulator import (
@@ -85,7 +84,7 @@ async def _demo() -> None:
 
 def _next_step() -> Iterator[str]:
     """Yield what to do next: for a client that is installed here, if there is one."""
-    installed = next((name for name, client in CLIENTS.items() if _is_installed(client)), None)
+    installed = next((name for name, client in CLIENTS.items() if client.is_installed()), None)
     program = _program()
     if installed:
         _heading(f"Next: try it in {CLIENTS[installed].title}")
@@ -94,12 +93,6 @@ def _next_step() -> Iterator[str]:
     _heading("Next: try it in your own MCP client")
     yield f"  {program} client-config --help   shows how to configure a client"
     yield f"  {program} serve --sandbox        is the command that a client runs"
-
-
-def _is_installed(client: MCPClient) -> bool:
-    if client.adding:
-        return shutil.which(client.adding[0]) is not None
-    return client.file().parent.is_dir()
 
 
 def _program() -> str:

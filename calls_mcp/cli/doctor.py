@@ -10,19 +10,15 @@ from calls_mcp.cli.doctor_checks import Finding, Level
 from calls_mcp.cli.doctor_checks.environment import (
     PLACEHOLDERS,
     check_settings,
+    check_telemetry,
     has_env_file,
     mask_secrets,
     placeholders,
     secrets_in,
 )
-from calls_mcp.cli.doctor_checks.files import (
-    check_policy,
-    check_state_and_audit,
-    check_telemetry,
-)
+from calls_mcp.cli.doctor_checks.guard import check_policy, check_state_and_audit, check_webhook
 from calls_mcp.cli.doctor_checks.http_server import check_http
 from calls_mcp.cli.doctor_checks.twilio_api import check_api
-from calls_mcp.cli.doctor_checks.webhook import check_webhook
 from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import Colour, painted, say, show_json
 from calls_mcp.errors import ConfigurationError

@@ -5,7 +5,6 @@ Only the module of the requested command is imported, so that a server starts qu
 
 import argparse
 import gc
-import os
 import re
 import sys
 from argparse import HelpFormatter, RawDescriptionHelpFormatter
@@ -14,6 +13,7 @@ from importlib import import_module
 from typing import NoReturn, cast
 
 from calls_mcp import __version__
+from calls_mcp.cli.options import add_common_options, apply_common_options, sentence
 from calls_mcp.errors import CallsError
 from calls_mcp.observability import stderr
 
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         options = _parse(words)
-        _apply_common(options)
+        apply_common_options(options)
         return cast("int", options.run(options))
     except _WrongUsage as wrong:
         _report(words, "wrong_usage", str(wrong), wrong.usage)
@@ -106,40 +106,10 @@ class _Parser(argparse.ArgumentParser):
             prog=prog, description=description, epilog=epilog, formatter_class=formatter_class
         )
         if has_settings:
-            _add_common(self)
+            add_common_options(self)
 
     def error(self, message: str) -> NoReturn:
         raise _WrongUsage(message, f"{self.format_usage()}{self.prog}: error: {message}")
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every command with settings, before or after the command's name."""
-    option = parser.add_argument_group("common options", argument_default=argparse.SUPPRESS)
-    option.add_argument(
-        "--env-file",
-        metavar="FILE",
-        help="read settings from FILE (KEY=VALUE lines); environment variables take precedence",
-    )
-    option.add_argument("-q", "--quiet", action="store_true", help="log errors only")
-    option.add_argument(
-        "-v", "--verbose", action="count", help="log more: -v for INFO, -vv for DEBUG"
-    )
-
-
-def _apply_common(options: argparse.Namespace) -> None:
-    """Put the common options into the environment, where the settings are read from.
-
-    Raises:
-        ConfigurationError: The file of settings can't be read.
-    """
-    if "env_file" in options:
-        from calls_mcp.cli.env_file import load_env_file  # noqa: PLC0415
-
-        load_env_file(options.env_file)
-    if "verbose" in options:
-        os.environ["CALLS_MCP_LOG_LEVEL"] = "INFO" if options.verbose == 1 else "DEBUG"
-    elif "quiet" in options:
-        os.environ["CALLS_MCP_LOG_LEVEL"] = "ERROR"
 
 
 def _report(words: Sequence[str], kind: str, message: str, text: str) -> None:
@@ -179,7 +149,7 @@ def _parser(known: Sequence[str] | Mapping[str, str]) -> _Parser:
         added = commands.add_parser(
             name,
             help=purpose,
-            description=f"{purpose[0].upper()}{purpose[1:]}.",
+            description=sentence(purpose),
             has_settings=name in known and name not in _WITHOUT_SETTINGS,
         )
         if name in known:

@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from calls_mcp.cli.options import add_commands
 from calls_mcp.cli.terminal import say
 from calls_mcp.guard.policy import explain, load_policy
 from calls_mcp.settings import load_path
@@ -16,13 +17,7 @@ example:
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = _EPILOG
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    check = commands.add_parser(
-        "check",
-        help="explain a policy, or list its errors",
-        description="Explain a policy, or list its errors.",
-        epilog=_EPILOG,
-    )
+    (check,) = add_commands(parser, ("check", "explain a policy, or list its errors", _EPILOG))
     check.add_argument(
         "file",
         type=Path,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from calls_mcp.cli.atomic_files import replace_file
-from calls_mcp.cli.options import add_json
+from calls_mcp.cli.options import add_commands, add_json
 from calls_mcp.cli.terminal import say, show_json, show_table, warn
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.principals import Entries, Token, new_token, read_entries
@@ -46,12 +46,11 @@ _SHOWN = 12  # characters of a hash that are shown
 def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = _EPILOG
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    new = commands.add_parser(
-        "new",
-        help="create a token and show it once",
-        description="Create a token and show it once.",
-        epilog=_NEW_EPILOG,
+    new, listing, revoke = add_commands(
+        parser,
+        ("new", "create a token and show it once", _NEW_EPILOG),
+        ("list", "list the tokens: principal, expiry and scopes", _LIST_EPILOG),
+        ("revoke", "revoke tokens", _REVOKE_EPILOG),
     )
     new.add_argument(
         "name", metavar="NAME", help="client or operator that uses the token (its principal)"
@@ -71,17 +70,8 @@ def configure(parser: ArgumentParser) -> None:
         help="days until it expires (default: %(default)s)",
     )
     new.set_defaults(run=_new)
-    listing = commands.add_parser(
-        "list",
-        help="list the tokens: principal, expiry and scopes",
-        description="List the tokens: principal, expiry and scopes.",
-        epilog=_LIST_EPILOG,
-    )
     add_json(listing, "the tokens")
     listing.set_defaults(run=_list)
-    revoke = commands.add_parser(
-        "revoke", help="revoke tokens", description="Revoke tokens.", epilog=_REVOKE_EPILOG
-    )
     revoke.add_argument(
         "which",
         metavar="PRINCIPAL|HASH",

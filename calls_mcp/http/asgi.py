@@ -1,6 +1,8 @@
-"""The ASGI app: the MCP endpoint with its checks, and health and readiness."""
+"""The ASGI app: the MCP endpoint with its checks, its shutdown, and health and readiness."""
 
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -33,7 +35,6 @@ from calls_mcp.http.request_limits import (
     caller_of,
     kind_of,
 )
-from calls_mcp.http.shutdown import Shutdown
 from calls_mcp.observability import telemetry
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Settings
@@ -59,6 +60,44 @@ _CANCELLED = Rejected(
     "The server stopped this request before it finished. If it is a change, check whether it took "
     "effect before you repeat it",
 )
+
+
+class Shutdown:
+    """Tracks the requests in progress, and whether the shutdown has begun."""
+
+    def __init__(self) -> None:
+        self.has_begun = False
+        self._requests: set[anyio.CancelScope] = set()
+        self._streams: set[anyio.CancelScope] = set()
+        self._changed = anyio.Event()
+
+    def begin(self) -> None:
+        """Begin the shutdown."""
+        self.has_begun = True
+
+    async def idle(self) -> None:
+        """Wait until no request is in progress. Streams don't count."""
+        while self._requests:
+            await self._changed.wait()
+
+    def cancel_requests(self) -> None:
+        """Cancel all requests and streams. A change that was sent is still finished."""
+        for scope in (*self._requests, *self._streams):
+            scope.cancel()
+
+    @contextmanager
+    def track(self, *, is_stream: bool) -> Generator[anyio.CancelScope]:
+        """Yield the cancel scope of a request while it is served."""
+        group = self._streams if is_stream else self._requests
+        scope = anyio.CancelScope()
+        group.add(scope)
+        try:
+            yield scope
+        finally:
+            group.discard(scope)
+            if not group:
+                self._changed.set()
+                self._changed = anyio.Event()
 
 
 def build_app(

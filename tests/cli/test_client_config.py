@@ -47,6 +47,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLS_MCP_POLICY", "policy.toml")
     monkeypatch.setenv("CALLS_MCP_READ_ONLY", "true")
     monkeypatch.setenv("CALLS_MCP_HTTP_RATE", "5")
+    monkeypatch.setenv("CALLS_MCP_BROWSER_ORIGINS", "https://app.example.com")
 
 
 def configured(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
@@ -235,49 +236,6 @@ def test_a_file_that_rewriting_would_damage_is_not_changed_and_the_entry_is_prin
     assert told.stderr.count("\n") == 1
     assert [*home.iterdir()] == [file]
     assert file.read_bytes() == before
-
-
-def command(home: Path, name: str, script: str) -> None:
-    """Make a client's own command, a shell script."""
-    program = home / "bin" / name
-    program.parent.mkdir(exist_ok=True)
-    program.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
-    program.chmod(0o700)
-
-
-@pytest.mark.process
-@pytest.mark.parametrize(
-    ("client", "name", "arguments"),
-    [
-        ("claude-code", "claude", ["mcp", "add-json", "--scope", "project", "calls"]),
-        ("vscode", "code", ["--add-mcp"]),
-    ],
-)
-def test_a_client_with_a_command_adds_the_server_itself(
-    client: str, name: str, arguments: list[str], home: Path
-) -> None:
-    file = CLIENTS[client].file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("{} // mine", "utf-8")
-    command(home, name, f"printf '%s\\n' \"$@\" > '{home}/asked'; echo '// \"calls\"' >> '{file}'")
-    assert f"Updated {file}." in configured(client, "--write").stderr
-    *asked, added = (home / "asked").read_text("utf-8").splitlines()
-    assert asked == arguments
-    shown = json.loads(configured(client).stdout)
-    made = shown[CLIENTS[client].key]["calls"]
-    inputs = {"name": "calls", "inputs": shown["inputs"]} if client == "vscode" else {}
-    assert json.loads(added) == {**inputs, **made}
-    configured(client, "--write", status=2)  # now it is there, among comments
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("script", ["exit 1", "exit 0"])
-def test_the_file_is_written_if_the_clients_command_fails_or_writes_elsewhere(
-    home: Path, script: str
-) -> None:
-    command(home, "claude", script)
-    configured("claude-code", "--sandbox", "--write")
-    assert entry_of("claude-code", (home / ".mcp.json").read_text("utf-8"))["command"]
 
 
 @pytest.mark.parametrize(

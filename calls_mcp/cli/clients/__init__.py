@@ -1,9 +1,9 @@
 """The MCP clients: the file and format of their configurations, and how they get secrets."""
 
-import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,9 +45,9 @@ class Client:
     `file` returns the path of its configuration and `key` is the member with the servers. `after`
     says what to do once the entry is there. `reference` returns what the client replaces with the
     value of a variable, by the server's and the variable's name; None if it has no such syntax.
-    `prompts` is whether it asks its user for values. `adding` is the client's own command that
-    adds a server to that file. `url_key` is the member with a server's URL; empty if the client
-    connects over HTTP only through mcp-remote. `extra` and `url_extra` are further members.
+    `prompts` is whether it asks its user for values. `program` is its command, if it has one.
+    `url_key` is the member with a server's URL; empty if the client connects over HTTP only through
+    mcp-remote. `extra` and `url_extra` are further members.
     """
 
     title: str
@@ -56,7 +56,7 @@ class Client:
     after: str
     reference: Callable[[str, str], str] | None = None
     prompts: bool = False
-    adding: Sequence[str] = ()
+    program: str = ""
     extra: Mapping[str, Json] = field(default_factory=dict[str, Json])
     url_key: str = "url"
     url_extra: Mapping[str, Json] = field(default_factory=dict[str, Json])
@@ -83,14 +83,11 @@ class Client:
             for name in entry.asked
         ]
 
-    def command(self, entry: Entry) -> list[str]:
-        """Return the client's own command that adds the server; empty if it has none."""
-        if not self.adding:
-            return []
-        named: dict[str, Json] = {"name": entry.name, "inputs": [*self.inputs(entry)]}
-        made = {**(named if self.prompts else {}), **self.entry(entry)}
-        words = {"{name}": entry.name, "{json}": json.dumps(made)}
-        return [words.get(word, word) for word in self.adding]
+    def is_installed(self) -> bool:
+        """Return whether this machine seems to have the client."""
+        if self.program:
+            return shutil.which(self.program) is not None
+        return self.file().parent.is_dir()
 
     def by_hand(self, entry: Entry) -> tuple[str, ...]:
         """Return the variables whose values a person must put into the file."""
@@ -187,7 +184,7 @@ CLIENTS: Mapping[str, Client] = {
         "mcpServers",
         "Start claude in this directory and approve the server.",
         reference=lambda _, variable: f"${{{variable}}}",
-        adding=("claude", "mcp", "add-json", "--scope", "project", "{name}", "{json}"),
+        program="claude",
         extra={"type": "stdio"},
         url_extra={"type": "http"},
     ),
@@ -205,7 +202,7 @@ CLIENTS: Mapping[str, Client] = {
         "In VS Code, run the command MCP: List Servers and start the server.",
         reference=lambda name, variable: f"${{input:{_identifier(name, variable)}}}",
         prompts=True,
-        adding=("code", "--add-mcp", "{json}"),
+        program="code",
         extra={"type": "stdio"},
         url_extra={"type": "http"},
     ),

@@ -1,12 +1,9 @@
-"""Write a server's entry to a client's file, or let the client's own command do it."""
+"""Write a server's entry to a client's file."""
 
 import json
 import os
 import re
-import shutil
 import stat
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,6 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.tools.catalog import Json
 
 _BOM = "\ufeff"
-_TIMEOUT = 30  # seconds for a client's command
 _INDENT = "  "
 
 _PLACEHOLDER = re.compile(placeholder(r"\w+"))
@@ -95,11 +91,8 @@ def _filled(before: Json, made: Json) -> _Object:
     return before | news
 
 
-def write(file: Path, client: Client, entry: Entry, *, usual: bool) -> Written:
+def write(file: Path, client: Client, entry: Entry) -> Written:
     """Write the entry to `file` and back up the file; do nothing if it has the entry already.
-
-    The client's own command does it if the client has one, `file` is the `usual` one, and the
-    server is not in it yet.
 
     Raises:
         ConfigurationError: The file can't be written.
@@ -107,12 +100,7 @@ def write(file: Path, client: Client, entry: Entry, *, usual: bool) -> Written:
     """
     try:
         file = Path(os.path.realpath(absolute(file)))  # to keep a link
-        text = _read(file)
-        if usual and json.dumps(entry.name) not in (text or "") and _added(client, entry):
-            text = _read(file)
-            if text is not None and json.dumps(entry.name) in text:
-                return Written(file, changed=True, by_hand=client.by_hand(entry))
-        return _written(file, text, client, entry)
+        return _written(file, _read(file), client, entry)
     except OSError as failure:
         raise ConfigurationError(f"{file} can't be written: {failure.strerror}.") from failure
     except UnicodeError:
@@ -136,25 +124,6 @@ def _written(file: Path, text: str | None, client: Client, entry: Entry) -> Writ
         return Written(file, changed=False, by_hand=left)
     backup = _replace(file, None if text is None else text.encode(), _shown(after, text or ""))
     return Written(file, changed=True, by_hand=left, backup=backup)
-
-
-def _added(client: Client, entry: Entry) -> bool:
-    """Let the client's own command add the entry. Return whether it succeeded."""
-    command = client.command(entry)
-    program = shutil.which(command[0]) if command else None
-    if program is None or sys.platform == "win32":  # a batch file, which mangles quotes
-        return False
-    try:
-        done = subprocess.run(  # noqa: S603 - the client's own command
-            [program, *command[1:]],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
 
 
 def _read(file: Path) -> str | None:

@@ -1,8 +1,9 @@
-"""Check settings and standard variables, and show them without secrets."""
+"""Check settings, standard variables and telemetry, and show them without secrets."""
 
 import os
 import re
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -36,6 +37,7 @@ _HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[
 _USER = re.compile(r"(?<=://)(?<!sqlite://)\S*@")
 _AUTH_TOKEN = re.compile(r"(?:(?<=[a-z]://)|(?<![\w/\\]))[0-9a-fA-F]{32}\b")  # but not in a path
 _ENV_FILE = Path(".env")
+_OTEL = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "prometheus_client")
 _OURS = re.compile(r"^\s*(export\s+)?(TWILIO|CALLS_MCP)_\w+\s*=", re.MULTILINE)
 
 
@@ -66,6 +68,22 @@ def check_settings(
     if sandbox and any(name.startswith("TWILIO_") for name in given):
         count += "; --sandbox ignores TWILIO_*"
     return settings, [*findings, Finding(_CHECK, "ok", count, details=details)]
+
+
+def check_telemetry(settings: Settings) -> list[Finding]:
+    """Check that the libraries for telemetry are installed if it is on."""
+    if settings.telemetry.export == "off" and not settings.telemetry.metrics_address:
+        return []
+    if missing := [name for name in _OTEL if not _is_installed(name)]:
+        message = f"not installed: {', '.join(missing)}"
+        remedy = "in the checkout of calls-mcp, run: pip install '.[otel]'"
+        return [Finding("telemetry", "fatal", message, remedy)]
+    where = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    sent = settings.telemetry.export == "otlp"
+    if sent and not where:
+        message = "sent to http://localhost:4318, the default"
+        return [Finding("telemetry", "note", message, "export OTEL_EXPORTER_OTLP_ENDPOINT=URL")]
+    return [Finding("telemetry", "ok", "its libraries are installed")]
 
 
 def placeholders(*, sandbox: bool) -> tuple[str, ...]:
@@ -177,3 +195,10 @@ def _standard_variables() -> Iterator[str]:
                 is_url = name in _PROXIES or "@" in value or "://" in value
                 shown = mask_url(value) if is_url else one_line(value)
                 yield f"{spelling} = {shown}  (environment)"
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

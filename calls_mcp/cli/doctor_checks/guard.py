@@ -1,12 +1,12 @@
-"""Check the policy, the state store, the audit log and telemetry."""
+"""Check what the guard uses: the policy, the state store, the audit log and the webhook."""
 
-import os
 import socket
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import astuple
-from importlib.util import find_spec
+from http import HTTPStatus
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from calls_mcp.audit import audit_path, obstacle
 from calls_mcp.cli.doctor_checks import Finding
@@ -14,6 +14,7 @@ from calls_mcp.cli.doctor_checks.environment import mask_url
 from calls_mcp.errors import ConfigurationError, StoreUnavailable
 from calls_mcp.guard.policy import Policy, load_policy, summary
 from calls_mcp.observability.redaction import one_line
+from calls_mcp.service.approvals_webhook import probe
 from calls_mcp.settings import Settings
 from calls_mcp.storage import Durability, StorageOptions, open_storage
 from calls_mcp.storage.database import NEWER, database_path, is_unusable
@@ -22,7 +23,15 @@ from calls_mcp.storage.interface import error_text
 _STATE = "export CALLS_MCP_STATE_URL=…"
 _AUDIT = "export CALLS_MCP_AUDIT_DATABASE=FILE"
 _PATIENCE = 2.0  # seconds to wait for a file that another program has locked
-_OTEL = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http", "prometheus_client")
+_WEBHOOK = "approvals webhook"
+_WEBHOOK_REMEDY = "check the URL and the network: export CALLS_MCP_APPROVALS_WEBHOOK=URL"
+_SUSPICIOUS = (
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.GONE,
+)
+"""A webhook may answer HEAD with other errors, because it only accepts POST."""
 
 
 def check_policy(settings: Settings) -> list[Finding]:
@@ -38,6 +47,27 @@ def check_policy(settings: Settings) -> list[Finding]:
     details = f"{name}; for details: calls-mcp policy check"
     shown = Finding("policy", "ok", details, details=summary(policy))
     return [shown, *_overrides(settings), *_unreachable_operator(policy, settings)]
+
+
+async def check_webhook(settings: Settings) -> list[Finding]:
+    """Send a HEAD request to the webhook, if there is one. It notifies nobody."""
+    webhook = settings.approvals.webhook
+    if webhook is None:
+        return []
+    url = webhook.get_secret_value()
+    host = urlsplit(url).hostname  # the rest may be secret
+    status = await probe(url)
+    if isinstance(status, str):
+        message = f"{host} can't be notified of approval requests: {status}"
+        return [Finding(_WEBHOOK, "problem", message, _WEBHOOK_REMEDY)]
+    if status > HTTPStatus.NOT_IMPLEMENTED or status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        message = f"{host} answered {status}"
+        return [Finding(_WEBHOOK, "problem", message, "try again later: calls-mcp doctor")]
+    is_redirect = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
+    if is_redirect or status in _SUSPICIOUS:
+        message = f"{host} answered {status} to a HEAD request, so notifications may fail"
+        return [Finding(_WEBHOOK, "note", message, _WEBHOOK_REMEDY)]
+    return [Finding(_WEBHOOK, "ok", f"{host} can be reached")]
 
 
 def _overrides(settings: Settings) -> Iterator[Finding]:
@@ -161,26 +191,3 @@ def _check_audit(settings: Settings, *, sandbox: bool) -> Finding:
         message = f"{path} can't be used, so changes are refused: {error_text(found)}"
         return Finding("audit log", "problem", message, _file_remedy(path, found, _AUDIT))
     return Finding("audit log", "ok", _usable(path))
-
-
-def check_telemetry(settings: Settings) -> list[Finding]:
-    """Check that the libraries for telemetry are installed if it is on."""
-    if settings.telemetry.export == "off" and not settings.telemetry.metrics_address:
-        return []
-    if missing := [name for name in _OTEL if not _is_installed(name)]:
-        message = f"not installed: {', '.join(missing)}"
-        remedy = "in the checkout of calls-mcp, run: pip install '.[otel]'"
-        return [Finding("telemetry", "fatal", message, remedy)]
-    where = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-    sent = settings.telemetry.export == "otlp"
-    if sent and not where:
-        message = "sent to http://localhost:4318, the default"
-        return [Finding("telemetry", "note", message, "export OTEL_EXPORTER_OTLP_ENDPOINT=URL")]
-    return [Finding("telemetry", "ok", "its libraries are installed")]
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
