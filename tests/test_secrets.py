@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx2
+import httpx
 import pytest
 
 from calls_mcp.errors import CallsError
@@ -112,7 +112,7 @@ def dumped(database: Path) -> str:
 
 async def scraped(server: Server) -> str:
     (url,) = re.findall(r"http://127\.0\.0\.1:[0-9]+/metrics", server.logged())
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False) as client:
         return (await client.get(url)).text
 
 

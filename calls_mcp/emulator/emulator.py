@@ -40,7 +40,7 @@ class Emulator:
 
     ```python
     async with Emulator() as emulator:
-        httpx2.AsyncClient(base_url=emulator.base_url, auth=(account.sid, account.auth_token))
+        httpx.AsyncClient(base_url=emulator.base_url, auth=(account.sid, account.auth_token))
     ```
 
     Attributes:

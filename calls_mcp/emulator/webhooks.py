@@ -15,9 +15,8 @@ from ipaddress import ip_address
 from typing import NamedTuple, Self
 from urllib.parse import parse_qsl, urldefrag, urlencode, urlsplit
 
-import certifi
-import httpx2
-from httpx2 import Cookies
+import httpx
+from httpx import Cookies
 
 from calls_mcp.emulator.account import Account
 
@@ -115,7 +114,7 @@ class Webhooks:
 
     account: Account
     anywhere: bool
-    http: httpx2.AsyncClient
+    http: httpx.AsyncClient
 
     def obstacle(self, url: str) -> str:
         """Return why no requests are sent to this URL, empty if they are."""
@@ -158,7 +157,7 @@ class Webhooks:
                         reply = reply._replace(url=address)  # without the parameters of a GET
                     if kind not in overrides.retried:
                         break
-        except (ValueError, httpx2.InvalidURL) as error:  # which parts of the libraries raise
+        except (ValueError, httpx.InvalidURL) as error:  # which parts of the libraries raise
             return Reply(failure=f"not sent: {error}")
         except TimeoutError:
             return reply
@@ -171,7 +170,7 @@ class Webhooks:
         form: Mapping[str, str],
         token: str,
         overrides: ConnectionOverrides,
-    ) -> httpx2.Request:
+    ) -> httpx.Request:
         """Return the HTTP request, signed with the account's token."""
         form = {**form, "AccountSid": self.account.sid}
         query = urlsplit(url).query
@@ -182,24 +181,24 @@ class Webhooks:
         else:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         headers["X-Twilio-Signature"] = signature(url, form, self.account.auth_token)
-        timeout = httpx2.Timeout(overrides.read, connect=overrides.connect)
+        timeout = httpx.Timeout(overrides.read, connect=overrides.connect)
         body = urlencode(form) or None
         return self.http.build_request(method, url, headers=headers, content=body, timeout=timeout)
 
     async def _attempt(
-        self, request: httpx2.Request, attempt: int, cookies: Cookies | None
+        self, request: httpx.Request, attempt: int, cookies: Cookies | None
     ) -> tuple[Reply, str]:
         """Make one attempt; return its result and the kind of its failure."""
         try:
             reply = await self._follow(request, Cookies() if cookies is None else cookies)
-        except httpx2.HTTPError as error:
+        except httpx.HTTPError as error:
             logger.info("webhook %s: %r", request.url, error)
             failure = f"no response: {error}" if str(error) else "no response"
-            failed_to_connect = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            failed_to_connect = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             return Reply(failure=failure, attempts=attempt), "ct" if failed_to_connect else "rt"
         return reply._replace(attempts=attempt), f"{(reply.status or 0) // 100}xx"
 
-    async def _follow(self, request: httpx2.Request, cookies: Cookies) -> Reply:
+    async def _follow(self, request: httpx.Request, cookies: Cookies) -> Reply:
         """Return the response, after redirections."""
         reply = Reply()
         for _ in range(MOST_REDIRECTIONS + 1):
@@ -226,9 +225,9 @@ class Webhooks:
 async def webhooks(account: Account, *, anywhere: bool) -> AsyncGenerator[Webhooks]:
     """Yield the webhooks of an account, which can be sent while the context is open."""
     # a kept connection could close at the moment that it is used again
-    limits = httpx2.Limits(max_keepalive_connections=0)
+    limits = httpx.Limits(max_keepalive_connections=0)
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))  # each call has its own
-    async with httpx2.AsyncClient(
+    async with httpx.AsyncClient(
         trust_env=False, verify=_certificates(), limits=limits, cookies=no_cookies
     ) as http:
         yield Webhooks(account, anywhere, http)
@@ -237,7 +236,7 @@ async def webhooks(account: Account, *, anywhere: bool) -> AsyncGenerator[Webhoo
 @cache
 def _certificates() -> ssl.SSLContext:
     """Return the certificates, cached because reading them takes longer than the start."""
-    return ssl.create_default_context(cafile=certifi.where())
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def signature(url: str, form: Mapping[str, str], auth_token: str) -> str:

@@ -8,7 +8,7 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import anyio
-import httpx2
+import httpx
 import jwt
 from starlette.authentication import AuthenticationError
 
@@ -43,7 +43,7 @@ class _Unusable(Exception):
 
 _FAILURES = (
     *(_Unusable, ConfigurationError, jwt.PyJWTError, TimeoutError),
-    *(httpx2.HTTPError, httpx2.InvalidURL),
+    *(httpx.HTTPError, httpx.InvalidURL),
 )
 
 
@@ -164,7 +164,7 @@ async def _body(url: str) -> bytes:
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     body = bytearray()
     async with (
-        httpx2.AsyncClient(transport=connect_to(url)) as client,
+        httpx.AsyncClient(transport=connect_to(url)) as client,
         client.stream("GET", url, headers=headers) as response,
     ):
         if response.status_code != HTTPStatus.OK:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import anyio
-import httpx2
+import httpx
 import orjson
 
 from calls_mcp.audit.masking import Numbers, masked_text
@@ -34,7 +34,7 @@ _LAST = 1.0  # seconds for what is still to be sent when the server stops
 _MOST = 100  # notifications that wait
 _LONGEST = 300  # characters of the request in a text
 _RETRIED = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
-_FAILURES = (ConfigurationError, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL)
+_FAILURES = (ConfigurationError, TimeoutError, httpx.HTTPError, httpx.InvalidURL)
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -156,17 +156,15 @@ class ApprovalsWebhook:
         is_server_error = status >= HTTPStatus.INTERNAL_SERVER_ERROR
         return f"status {status}", status in _RETRIED or is_server_error
 
-    def _request(self, body: bytes) -> httpx2.Request:
+    def _request(self, body: bytes) -> httpx.Request:
         headers = {"Content-Type": "application/json", "User-Agent": "calls-mcp"}
         if self.secret:
             now = f"{self.clock():.0f}"
             signed = f"{now}.".encode() + body
             digest = hmac.new(self.secret.encode(), signed, "sha256").hexdigest()
             headers |= {"X-Calls-Mcp-Timestamp": now, "X-Calls-Mcp-Signature": f"sha256={digest}"}
-        extensions = {"timeout": httpx2.Timeout(self.timeout).as_dict()}
-        return httpx2.Request(
-            "POST", self.url, content=body, headers=headers, extensions=extensions
-        )
+        extensions = {"timeout": httpx.Timeout(self.timeout).as_dict()}
+        return httpx.Request("POST", self.url, content=body, headers=headers, extensions=extensions)
 
     def _content(self, request: ApprovalRequest) -> dict[str, str | None]:
         url = self.console.approval_page(request.identifier) if self.console else None
@@ -191,13 +189,13 @@ class ApprovalsWebhook:
 
 async def probe(url: str) -> int | str:
     """Return the status of a HEAD request to a webhook, or why there was no response."""
-    extensions = {"timeout": httpx2.Timeout(_TIMEOUT).as_dict()}
+    extensions = {"timeout": httpx.Timeout(_TIMEOUT).as_dict()}
     headers = {"User-Agent": "calls-mcp"}
-    build = partial(httpx2.Request, "HEAD", url, headers=headers, extensions=extensions)
+    build = partial(httpx.Request, "HEAD", url, headers=headers, extensions=extensions)
     return await _exchange(build, url, _TIMEOUT)
 
 
-async def _exchange(build: Callable[[], httpx2.Request], url: str, seconds: float) -> int | str:
+async def _exchange(build: Callable[[], httpx.Request], url: str, seconds: float) -> int | str:
     """Send a request to `url`, and return the status or why there is none within `seconds`."""
     try:
         with anyio.fail_after(seconds):

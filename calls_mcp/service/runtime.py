@@ -115,7 +115,7 @@ class Runtime:
             ConfigurationError: They can't be used.
         """
         if named_proxy(self.access.base_url):
-            from calls_mcp.twilio.transport import connect  # noqa: PLC0415  # loads httpx2
+            from calls_mcp.twilio.transport import connect  # noqa: PLC0415  # loads httpx
 
             connect(self.access)
         elif urlsplit(self.access.base_url).scheme == "https":

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 from urllib.parse import urlencode
 
 import anyio
-import httpx2
+import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.stop import stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_exponential_jitter
@@ -77,7 +77,7 @@ class _Exchange:
         return f"no response within {round(max(self.deadline - self.started, 0), 1):g} s"
 
     async def trace(self, event: str, info: Mapping[str, object]) -> None:
-        """Handle a trace event of httpx2. A proxy's CONNECT contains nothing of the request."""
+        """Handle a trace event of httpx. A proxy's CONNECT contains nothing of the request."""
         if event == "http11.send_request_headers.started":
             self.may_have_left = cast("_HasMethod", info["request"]).method != b"CONNECT"
 
@@ -103,7 +103,7 @@ class TwilioClient:
         self._deadline = inf
         self._scopes: set[anyio.CancelScope] = set()
         credentials = f"{access.username}:{access.password}".encode()
-        self._headers = httpx2.Headers(  # which masks the credentials in its representation
+        self._headers = httpx.Headers(  # which masks the credentials in its representation
             {
                 "Accept": "application/json",
                 "Accept-Encoding": "gzip",
@@ -111,7 +111,7 @@ class TwilioClient:
                 "User-Agent": f"calls-mcp/{__version__}",
             }
         )
-        self._timeout = httpx2.Timeout(access.timeout).as_dict()
+        self._timeout = httpx.Timeout(access.timeout).as_dict()
 
     @property
     def circuit(self) -> CircuitState:
@@ -224,7 +224,7 @@ class TwilioClient:
     async def _slot(self, exchange: _Exchange) -> AsyncGenerator[None]:
         """Hold one of the slots for requests of this kind.
 
-        The limit is here because a request that is cancelled while it waits for httpx2's pool can
+        The limit is here because a request that is cancelled while it waits for httpx's pool can
         leak a place in it.
         """
         if exchange.is_urgent:
@@ -261,16 +261,16 @@ class TwilioClient:
                 finally:
                     await response.aclose()
                 return Response.parse(response.status_code, response.headers, body)
-        except httpx2.HTTPError as broken:
+        except httpx.HTTPError as broken:
             failure = explain(broken, self._access.base_url)
             why = f": {failure.words}" if failure else ""
             raise exchange.error(f"the connection failed{why}") from broken
         raise exchange.error(exchange.timed_out)
 
-    def _build(self, exchange: _Exchange) -> httpx2.Request:
+    def _build(self, exchange: _Exchange) -> httpx.Request:
         request = exchange.request
         query = f"?{urlencode(request.query)}" if request.query else ""
-        built = httpx2.Request(
+        built = httpx.Request(
             request.method,
             f"{self._access.base_url}{request.path}{query}",
             headers=self._headers,
@@ -317,8 +317,8 @@ class ClientPool:
             await self._clients.pop(access).aclose()
 
 
-async def _read(request: Request, response: httpx2.Response) -> bytes:
-    """Return the decoded body. httpx2's decoding has no limit on the size of a chunk."""
+async def _read(request: Request, response: httpx.Response) -> bytes:
+    """Return the decoded body. httpx's decoding has no limit on the size of a chunk."""
     is_packed = response.headers.get("Content-Encoding", "").lower() in ("gzip", "deflate")
     packed = zlib.decompressobj(_GZIP_OR_ZLIB) if is_packed else None
     body = bytearray()
@@ -329,7 +329,7 @@ async def _read(request: Request, response: httpx2.Response) -> bytes:
                 raise no_usable_response(request, "the API's response was too large")
         if packed and body and not packed.eof:
             raise zlib.error  # noqa: TRY301
-    except (httpx2.HTTPError, zlib.error) as garbled:
+    except (httpx.HTTPError, zlib.error) as garbled:
         reason = "the API's response was incomplete or could not be decoded"
         raise no_usable_response(request, reason) from garbled
     return bytes(body)

@@ -28,7 +28,7 @@ def named_certificates() -> ssl.SSLContext | None:
 
 
 def named_proxy(url: str) -> str | None:
-    """Return the proxy for `url`. httpx2 would refuse ALL_PROXY=socks5://… even if unused."""
+    """Return the proxy for `url`. httpx would refuse ALL_PROXY=socks5://… even if unused."""
     parts = urlsplit(url)
     if is_loopback(parts.hostname) or proxy_bypass(parts.netloc):
         return None

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
-import certifi
-import httpx2
+import httpx
 
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Access
@@ -25,10 +24,10 @@ class ConnectionFailure:
     words: str
 
 
-def connect(access: Access) -> httpx2.AsyncBaseTransport:
+def connect(access: Access) -> httpx.AsyncBaseTransport:
     """Return the transport for the API.
 
-    `httpx2.AsyncClient` would add 0.14 ms to a request for redirects, cookies and log lines with
+    `httpx.AsyncClient` would add 0.14 ms to a request for redirects, cookies and log lines with
     phone numbers, none of which are wanted.
 
     Raises:
@@ -36,30 +35,30 @@ def connect(access: Access) -> httpx2.AsyncBaseTransport:
     """
     if access.app is None:
         return connect_to(access.base_url)
-    return httpx2.ASGITransport(access.app, raise_app_exceptions=False)
+    return httpx.ASGITransport(access.app, raise_app_exceptions=False)
 
 
-def connect_to(url: str) -> httpx2.AsyncHTTPTransport:
+def connect_to(url: str) -> httpx.AsyncHTTPTransport:
     """Return the transport for the host of `url`, with the environment's certificates and proxy.
 
     Raises:
         ConfigurationError: These can't be used.
     """
     certificates = _certificates(url)
-    # The caller limits connections, because a request that is cancelled while it waits for httpx2's
+    # The caller limits connections, because a request that is cancelled while it waits for httpx's
     # pool can leak a place in it.
-    limits = httpx2.Limits(
+    limits = httpx.Limits(
         max_connections=None, max_keepalive_connections=None, keepalive_expiry=_IDLE
     )
     try:
         named = named_proxy(url)
-        proxy = httpx2.Proxy(named) if named else None
+        proxy = httpx.Proxy(named) if named else None
         if proxy and not (proxy.url.host and proxy.url.scheme in ("http", "https")):
             raise ValueError  # noqa: TRY301
-        return httpx2.AsyncHTTPTransport(
+        return httpx.AsyncHTTPTransport(
             verify=certificates, trust_env=False, limits=limits, proxy=proxy
         )
-    except (ValueError, httpx2.InvalidURL):  # their messages contain the URL
+    except (ValueError, httpx.InvalidURL):  # their messages contain the URL
         raise ConfigurationError(
             "HTTPS_PROXY or ALL_PROXY must be http://HOST:PORT; other proxies, such as SOCKS, are "
             "not supported. To connect without a proxy, set NO_PROXY=api.twilio.com."
@@ -69,13 +68,13 @@ def connect_to(url: str) -> httpx2.AsyncHTTPTransport:
 def explain(error: BaseException, url: str) -> ConnectionFailure | None:
     """Return why a request to `url` failed with `error`; None if the cause is unknown."""
     causes = [*_causes(error)]
-    refusal = next((cause for cause in causes if isinstance(cause, httpx2.ProxyError)), None)
+    refusal = next((cause for cause in causes if isinstance(cause, httpx.ProxyError)), None)
     if refusal:  # its message contains the proxy's own text
         status = str(refusal)[:3]
         answered = f" with status {status}" if status.isdecimal() else ""
         return ConnectionFailure("proxy", f"the proxy refused to connect{answered}")
     failure = next(filter(None, map(_failure, causes)), None)
-    is_connecting = any(isinstance(c, httpx2.ConnectError | httpx2.ConnectTimeout) for c in causes)
+    is_connecting = any(isinstance(c, httpx.ConnectError | httpx.ConnectTimeout) for c in causes)
     has_tls = any(isinstance(c, ssl.SSLError) for c in causes)  # with the API, through the proxy
     if failure and is_connecting and not has_tls and named_proxy(url):
         return ConnectionFailure("proxy", f"the proxy can't be reached: {failure.words}")
@@ -96,12 +95,12 @@ def _failure(cause: BaseException) -> ConnectionFailure | None:
     if isinstance(cause, ssl.SSLCertVerificationError):
         words = f"the server's certificate can't be verified ({cause.verify_message.rstrip('.')})"
         return ConnectionFailure("certificate", words)
-    broken = httpx2.ReadError | httpx2.WriteError | httpx2.RemoteProtocolError
+    broken = httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError
     known = (
         (ssl.SSLError, ConnectionFailure("other", "TLS handshake failed")),
         (socket.gaierror, ConnectionFailure("name", "host name not found")),
         (ConnectionRefusedError, ConnectionFailure("refused", "connection refused")),
-        (httpx2.TimeoutException | TimeoutError, ConnectionFailure("other", "timed out")),
+        (httpx.TimeoutException | TimeoutError, ConnectionFailure("other", "timed out")),
         (broken, ConnectionFailure("other", "the server closed it or did not respond with HTTP")),
     )
     return next((failure for kinds, failure in known if isinstance(cause, kinds)), None)
@@ -110,4 +109,4 @@ def _failure(cause: BaseException) -> ConnectionFailure | None:
 def _certificates(url: str) -> ssl.SSLContext:
     if urlsplit(url).scheme != "https":
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # empty, because loading a bundle is slow
-    return named_certificates() or ssl.create_default_context(cafile=certifi.where())
+    return named_certificates() or httpx.create_ssl_context(trust_env=False)

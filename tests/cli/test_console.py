@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx2
+import httpx
 import pytest
 
 from calls_mcp.cli.main import main
@@ -26,7 +26,7 @@ def test_the_printed_link_signs_in_one_browser(
             link = re.search(r"(http://127\.0\.0\.1:[0-9]+)/sign-in\?link=(\S+)", "".join(lines))
             assert link
             url, secret = link.groups()
-            with httpx2.Client(trust_env=False, follow_redirects=True) as browser:
+            with httpx.Client(trust_env=False, follow_redirects=True) as browser:
                 data, headers = {"link": secret}, {"Origin": url}
                 inside = browser.post(f"{url}/sign-in", data=data, headers=headers)
                 assert "Signed in as" in inside.text

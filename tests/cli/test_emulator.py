@@ -14,7 +14,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import httpx2
+import httpx
 import pytest
 
 from calls_mcp.cli.main import main
@@ -161,7 +161,7 @@ def test_given_credentials_are_used_and_not_printed(
 
         def ask(self, url: str) -> None:
             tried = [(sid, "my-token"), (key, "my-secret"), (sid, "emulator")]
-            accepted.extend(httpx2.get(url, auth=each).status_code for each in tried)
+            accepted.extend(httpx.get(url, auth=each).status_code for each in tried)
             os.kill(os.getpid(), signal.SIGTERM)
 
     stream = Asking(signal.SIGTERM)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 
-import httpx2
+import httpx
 
 from calls_mcp.console import Address, ConsoleContext, open_console
 from calls_mcp.settings import load_settings
@@ -27,14 +27,14 @@ class WebClient:
     `code` is the decision code of the session, once signed in.
     """
 
-    http: httpx2.AsyncClient
+    http: httpx.AsyncClient
     url: str
     code: str = ""
 
-    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx2.Response:
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
         return await self.http.get(self.url + path, headers=headers)
 
-    async def get_with_token(self, token: str, path: str = "/approvals") -> httpx2.Response:
+    async def get_with_token(self, token: str, path: str = "/approvals") -> httpx.Response:
         return await self.get(path, {"Authorization": f"Bearer {token}"})
 
     async def read(self, path: str) -> str:
@@ -52,22 +52,22 @@ class WebClient:
 
     async def post(
         self, path: str, headers: Mapping[str, str] | None = None, **fields: str
-    ) -> httpx2.Response:
+    ) -> httpx.Response:
         sent = {"Origin": self.url} | dict(headers or {})
         return await self.http.post(self.url + path, data=fields, headers=sent)
 
-    async def decide(self, path: str, **fields: str) -> httpx2.Response:
+    async def decide(self, path: str, **fields: str) -> httpx.Response:
         """Submit a form with the decision code."""
         return await self.post(path, None, code=self.code, **fields)
 
-    async def submit_token(self, token: str, wanted: str = "/approvals") -> httpx2.Response:
+    async def submit_token(self, token: str, wanted: str = "/approvals") -> httpx.Response:
         """Sign in with a token, for the page `wanted`."""
         return await self._sign_in(token=token, next=wanted)
 
-    async def submit_link(self, link: str) -> httpx2.Response:
+    async def submit_link(self, link: str) -> httpx.Response:
         return await self._sign_in(link=link.partition("?link=")[2])
 
-    async def _sign_in(self, **fields: str) -> httpx2.Response:
+    async def _sign_in(self, **fields: str) -> httpx.Response:
         response = await self.post("/sign-in", None, **fields)
         if found := _CODE.search(response.text):
             self.code = found[1]
@@ -84,7 +84,7 @@ class WebClient:
 @asynccontextmanager
 async def anonymous(console: ConsoleContext) -> AsyncGenerator[WebClient]:
     """A client that is not signed in."""
-    async with httpx2.AsyncClient(timeout=30, verify=NO_CERTIFICATES, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=30, verify=NO_CERTIFICATES, trust_env=False) as http:
         yield WebClient(http, console.url)
 
 

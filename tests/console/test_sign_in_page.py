@@ -4,7 +4,7 @@ import re
 from html import unescape
 from pathlib import Path
 
-import httpx2
+import httpx
 import pytest
 
 from calls_mcp.console import Address, open_console
@@ -14,7 +14,7 @@ from tests.console.harness import Harness, WebClient, anonymous, text_of
 pytestmark = pytest.mark.anyio
 
 
-def leads_to(response: httpx2.Response) -> str:
+def leads_to(response: httpx.Response) -> str:
     """The page that the link on the page after signing in leads to."""
     found = re.search(r'href="([^"]+)" data-code=', response.text)
     return unescape(found[1]) if found else ""
@@ -85,7 +85,7 @@ async def test_behind_an_https_proxy_the_cookie_is_secure(tmp_path: Path) -> Non
     address = Address(port=0, public="https://console.example.com")
     async with open_console(settings, address) as console:
         assert console.url == "https://console.example.com"
-        async with httpx2.AsyncClient(trust_env=False) as http:
+        async with httpx.AsyncClient(trust_env=False) as http:
             response = await http.post(
                 f"http://127.0.0.1:{console.address.port}/sign-in",
                 data={"link": console.link("ann").partition("?link=")[2]},

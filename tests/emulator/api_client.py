@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx2
+import httpx
 
 from calls_mcp.emulator import Account, Emulator, ManualClock
 from tests.plain_http import NO_CERTIFICATES
@@ -35,7 +35,7 @@ def form_with(changes: Fields) -> Fields:
 
 @dataclass
 class ApiClient:
-    client: httpx2.AsyncClient
+    client: httpx.AsyncClient
     emulator: Emulator
 
     @property
@@ -47,7 +47,7 @@ class ApiClient:
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
-    async def post(self, changes: Fields) -> httpx2.Response:
+    async def post(self, changes: Fields) -> httpx.Response:
         return await self.client.post(LIST, data=dict(form_with(changes)))
 
     async def call(self, to: str = STRANGER, changes: Fields | None = None) -> str:
@@ -58,7 +58,7 @@ class ApiClient:
     async def fetch(self, sid: str) -> Json:
         return await self.follow(item(sid))
 
-    async def update(self, sid: str, changes: Fields) -> httpx2.Response:
+    async def update(self, sid: str, changes: Fields) -> httpx.Response:
         return await self.client.post(item(sid), data=dict(changes))
 
     async def page(self, query: Mapping[str, str] | None = None) -> Json:
@@ -78,19 +78,19 @@ async def connected(emulator: Emulator) -> AsyncGenerator[ApiClient]:
     """Yield a client over a socket, or in this process if the emulator has no port."""
     credentials = emulator.account.sid, emulator.account.auth_token
     if emulator.port is None:
-        transport = httpx2.ASGITransport(emulator.app, raise_app_exceptions=False)
-        client = httpx2.AsyncClient(
+        transport = httpx.ASGITransport(emulator.app, raise_app_exceptions=False)
+        client = httpx.AsyncClient(
             transport=transport, base_url="http://localhost", auth=credentials
         )
     else:
-        client = httpx2.AsyncClient(
+        client = httpx.AsyncClient(
             base_url=emulator.base_url, auth=credentials, verify=NO_CERTIFICATES
         )
     async with client:
         yield ApiClient(client, emulator)
 
 
-def assert_refused(response: httpx2.Response, status: int, code: int) -> None:
+def assert_refused(response: httpx.Response, status: int, code: int) -> None:
     body = response.json()
     assert (response.status_code, body["code"]) == (status, code), body
     assert set(body) == {"code", "message", "more_info", "status"}

@@ -6,7 +6,7 @@ import socket
 from base64 import b64encode
 from pathlib import Path
 
-import httpx2
+import httpx
 import pytest
 
 from calls_mcp.emulator import (
@@ -39,7 +39,7 @@ def ipv6_loopback() -> bool:
 
 
 async def test_it_only_listens_on_a_free_loopback_port(emulator: Emulator) -> None:
-    url = httpx2.URL(emulator.base_url)
+    url = httpx.URL(emulator.base_url)
     assert url.host == "127.0.0.1"
     assert url.port
     async with Emulator() as other:
@@ -48,8 +48,8 @@ async def test_it_only_listens_on_a_free_loopback_port(emulator: Emulator) -> No
 
 async def test_without_a_port_it_only_responds_in_this_process() -> None:
     async with Emulator(port=None) as emulator:
-        transport = httpx2.ASGITransport(emulator.app)
-        async with httpx2.AsyncClient(
+        transport = httpx.ASGITransport(emulator.app)
+        async with httpx.AsyncClient(
             transport=transport, base_url="http://emulator", auth=CREDENTIALS
         ) as client:
             assert (await client.get(DEFAULT_LIST)).status_code == 200
@@ -60,7 +60,7 @@ async def test_without_a_port_it_only_responds_in_this_process() -> None:
 async def test_it_can_listen_on_ipv6() -> None:
     async with Emulator(host="::1") as emulator:
         assert emulator.base_url.startswith("http://[::1]:")
-        async with httpx2.AsyncClient(base_url=emulator.base_url, auth=CREDENTIALS) as client:
+        async with httpx.AsyncClient(base_url=emulator.base_url, auth=CREDENTIALS) as client:
             assert (await client.get(DEFAULT_LIST)).status_code == 200
 
 
@@ -68,7 +68,7 @@ async def test_it_stops_silently_when_the_context_ends(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     async with Emulator() as emulator:
-        port = httpx2.URL(emulator.base_url).port
+        port = httpx.URL(emulator.base_url).port
     assert port
     assert capfd.readouterr() == ("", "")
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
@@ -147,7 +147,7 @@ async def test_an_incomplete_request_places_no_call(emulator: Emulator) -> None:
         "Content-Length: 200\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n"
     )
     form = "To=%2B12025550123&From=%2B15005550006&Url=https%3A%2F%2Fexample.com%2Fvoi"
-    url = httpx2.URL(emulator.base_url)
+    url = httpx.URL(emulator.base_url)
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write((head + form).encode())
     writer.write_eof()

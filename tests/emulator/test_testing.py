@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 
-import httpx2
+import httpx
 import pytest
 
 from calls_mcp.emulator.testing import Fault, Reaction, RunningEmulator, Script, calls_api
@@ -14,9 +14,9 @@ __all__ = ["calls_api"]
 
 
 @pytest.fixture
-def client(calls_api: RunningEmulator) -> Generator[httpx2.Client]:
+def client(calls_api: RunningEmulator) -> Generator[httpx.Client]:
     credentials = calls_api.account_sid, calls_api.auth_token
-    with httpx2.Client(base_url=calls_api.base_url, auth=credentials) as client:
+    with httpx.Client(base_url=calls_api.base_url, auth=credentials) as client:
         yield client
 
 
@@ -34,7 +34,7 @@ def form(api: RunningEmulator, **changes: str | list[str]) -> dict[str, str | li
 
 
 def test_sync_code_can_inject_faults_and_reset_the_emulator(
-    calls_api: RunningEmulator, client: httpx2.Client
+    calls_api: RunningEmulator, client: httpx.Client
 ) -> None:
     placed = client.post(listed(calls_api), data=form(calls_api))
     calls_api.advance(4)
@@ -51,7 +51,7 @@ def test_sync_code_can_inject_faults_and_reset_the_emulator(
 
 
 def test_waiting_for_callbacks_includes_retries_and_later_events(
-    calls_api: RunningEmulator, client: httpx2.Client
+    calls_api: RunningEmulator, client: httpx.Client
 ) -> None:
     with receiving() as receiver:
         receiver.statuses = [500]
@@ -66,7 +66,7 @@ def test_waiting_for_callbacks_includes_retries_and_later_events(
 ASKS = "<Response><Gather><Say>Press 1 to confirm.</Say></Gather><Say>Goodbye.</Say></Response>"
 
 
-def test_a_test_scripts_the_callee(calls_api: RunningEmulator, client: httpx2.Client) -> None:
+def test_a_test_scripts_the_callee(calls_api: RunningEmulator, client: httpx.Client) -> None:
     confirms = Script(reactions=(Reaction(hears="press 1", press="1#"),))
     calls_api.script("+12025550123", confirms)
     sids = [
@@ -96,7 +96,7 @@ def test_an_application_is_asked_for_a_call_from_outside(calls_api: RunningEmula
 @pytest.mark.anyio
 async def test_async_code_can_use_the_fixture(calls_api: RunningEmulator) -> None:
     credentials = calls_api.account_sid, calls_api.auth_token
-    async with httpx2.AsyncClient(base_url=calls_api.base_url, auth=credentials) as client:
+    async with httpx.AsyncClient(base_url=calls_api.base_url, auth=credentials) as client:
         placed = await client.post(listed(calls_api), data=form(calls_api))
         calls_api.advance(100)
         page = (await client.get(listed(calls_api))).json()

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio
-import httpx2
+import httpx
 from anyio.abc import Process
 from anyio.lowlevel import checkpoint
 
@@ -65,11 +65,11 @@ def _found(name: str) -> str:
 async def _begun(command: Sequence[str], port: int) -> Process | None:
     """Start the process and return it once it serves; None if the port was in use."""
     process = await anyio.open_process(command, stdout=None, stderr=None)
-    async with httpx2.AsyncClient(trust_env=False, timeout=30) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         while process.returncode is None:
             try:
                 answer = await client.get(f"http://127.0.0.1:{port}/healthz")
-            except httpx2.ConnectError:
+            except httpx.ConnectError:
                 await checkpoint()
             else:
                 if answer.status_code == HTTPStatus.OK:  # it may not have found the replicas yet

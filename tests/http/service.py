@@ -12,6 +12,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import anyio
+import httpx
 import httpx2
 from anyio.abc import SocketStream
 from mcp import Client
@@ -108,21 +109,21 @@ class Service:
         async with self.connect() as agent:
             return await agent.place()
 
-    def http(self) -> httpx2.AsyncClient:
+    def http(self) -> httpx.AsyncClient:
         """Return an HTTP client with the usual headers."""
         headers = {**_ACCEPTED, **self._headers}
-        return httpx2.AsyncClient(
+        return httpx.AsyncClient(
             headers=headers, timeout=60, verify=NO_CERTIFICATES, trust_env=False
         )
 
-    async def post(self, body: object, headers: Mapping[str, str] | None = None) -> httpx2.Response:
+    async def post(self, body: object, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """Send a body: bytes unchanged, anything else as JSON."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        latin = httpx2.Headers(headers, encoding="latin-1")
+        latin = httpx.Headers(headers, encoding="latin-1")
         async with self.http() as http:
             return await http.post(self.url, content=content, headers=latin)
 
-    async def ask(self, method: str, **params: object) -> httpx2.Response:
+    async def ask(self, method: str, **params: object) -> httpx.Response:
         """Send a request of the 2026-07-28 revision."""
         raw = Client2026()
         headers = raw.headers(method, params.get("name"))
@@ -144,12 +145,12 @@ class Service:
         result: dict[str, Any] = response.json()["result"]
         return result
 
-    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx2.Response:
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """Get another path of the server."""
         async with self.http() as http:
             return await http.get(self.root + path, headers=headers)
 
-    async def open_session(self, **capabilities: object) -> httpx2.Response:
+    async def open_session(self, **capabilities: object) -> httpx.Response:
         """Send `initialize` as an older client does."""
         return await self.post(initialize(**capabilities))
 
@@ -160,7 +161,7 @@ class Service:
         await self.post(initialized, in_session(opened))
         return opened.headers["mcp-session-id"]
 
-    async def legacy(self, session: str, body: object) -> httpx2.Response:
+    async def legacy(self, session: str, body: object) -> httpx.Response:
         """Send a message of an earlier revision in a session."""
         headers = {"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY}
         return await self.post(body, headers)
@@ -300,13 +301,13 @@ def message(method: str, **params: object) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
 
 
-def result(response: httpx2.Response) -> dict[str, Any]:
+def result(response: httpx.Response) -> dict[str, Any]:
     """Return the result in a response, which may be JSON or an event stream."""
     assert response.status_code == 200, response.text
     return json.loads(response.text.rpartition("data: ")[2])["result"]
 
 
-def challenge(response: httpx2.Response) -> Mapping[str, str]:
+def challenge(response: httpx.Response) -> Mapping[str, str]:
     """Return the fields of the `WWW-Authenticate` header."""
     scheme, _, fields = response.headers["WWW-Authenticate"].partition(" ")
     assert scheme == "Bearer"
@@ -324,7 +325,7 @@ def initialize(**capabilities: object) -> dict[str, object]:
     return {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
 
 
-def in_session(opened: httpx2.Response) -> dict[str, str]:
+def in_session(opened: httpx.Response) -> dict[str, str]:
     """Return the headers of later requests in a session, from the response that opened it."""
     session = opened.headers["mcp-session-id"]
     return {"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY}

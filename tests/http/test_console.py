@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-import httpx2
+import httpx
 import pytest
 
 from calls_mcp.cli.console import open_in_server
@@ -40,7 +40,7 @@ async def test_the_console_link_leads_to_pending_approvals(tmp_path: Path) -> No
         url, secret = found("".join(server.stderr), _LINK).groups()
         async with (
             server.connect() as agent,
-            httpx2.AsyncClient(
+            httpx.AsyncClient(
                 base_url=url, trust_env=False, headers={"Origin": url}, follow_redirects=True
             ) as browser,
         ):
@@ -78,7 +78,7 @@ async def test_with_tokens_the_console_has_no_link(
         open_in_server(harness.runtime, "0"),
     ):
         url = found(caplog.text, _PLACE)[1]
-        async with httpx2.AsyncClient(base_url=url, trust_env=False) as script:
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as script:
             read = await script.get("/approvals", headers={"Authorization": "Bearer anns-token"})
             assert "CALLS_MCP_STATE_URL is memory:" in read.text
             refused = await script.get(

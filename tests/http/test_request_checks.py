@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx2
+import httpx
 import pytest
 
 from calls_mcp.cli.main import main
@@ -378,5 +378,5 @@ async def test_sessions_are_limited_in_total(tmp_path: Path) -> None:
         assert (await service.of("eve").ask("tools/list")).status_code == 200
 
 
-async def _legacy_list(service: LocalService, headers: Mapping[str, str]) -> httpx2.Response:
+async def _legacy_list(service: LocalService, headers: Mapping[str, str]) -> httpx.Response:
     return await service.post({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, headers)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
-import httpx2
+import httpx
 import pytest
 
 from tests.harness import ERAS, Era, User, placing
@@ -49,8 +49,8 @@ async def test_without_tokens_requests_per_minute_are_limited_by_address() -> No
     async with open_service(calls_mcp_http_rate=1) as service:
         statuses: list[int] = []
         for address in ("127.0.0.1", "127.0.0.1", "127.0.0.2"):
-            transport = httpx2.AsyncHTTPTransport(local_address=address)
-            async with httpx2.AsyncClient(transport=transport) as http:
+            transport = httpx.AsyncHTTPTransport(local_address=address)
+            async with httpx.AsyncClient(transport=transport) as http:
                 answer = await http.post(service.url, json={}, headers={"Accept": "*/*"})
                 statuses.append(answer.status_code)
         assert statuses == [400, 429, 400]  # malformed requests count too
@@ -174,18 +174,16 @@ async def test_on_a_stateless_server_older_clients_confirm_by_token(era: Era) ->
 
 
 @asynccontextmanager
-async def _calling(
-    service: SlowService,
-) -> AsyncGenerator[Callable[[], Awaitable[httpx2.Response]]]:
+async def _calling(service: SlowService) -> AsyncGenerator[Callable[[], Awaitable[httpx.Response]]]:
     """Start a tool call; yield a function that waits for its response."""
-    answers: list[httpx2.Response] = []
+    answers: list[httpx.Response] = []
     done = anyio.Event()
 
     async def ask() -> None:
         answers.append(await service.ask("tools/call", **LISTING))
         done.set()
 
-    async def answer() -> httpx2.Response:
+    async def answer() -> httpx.Response:
         await done.wait()
         return answers[0]
 
@@ -196,7 +194,7 @@ async def _calling(
         service.answered.set()
 
 
-async def _refused(response: httpx2.Response) -> None:
+async def _refused(response: httpx.Response) -> None:
     assert response.status_code == 429
     assert int(response.headers["Retry-After"]) >= 1
     assert "Too many" in response.json()["error"]["message"]

@@ -113,4 +113,4 @@ def test_json_logs_have_only_json_lines(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_stdio_server_does_not_load_http() -> None:
     loaded = modules_loaded_by()
     assert "calls_mcp.server.stdio" in loaded
-    assert loaded.isdisjoint({"calls_mcp.http", "h11", "jwt", "redis", "httpcore2"})
+    assert loaded.isdisjoint({"calls_mcp.http", "h11", "jwt", "redis", "httpx"})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import httpx2
+import httpx
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
@@ -290,7 +290,7 @@ async def test_metrics_are_served_at_the_configured_address(tmp_path: Path) -> N
     async with collected(tmp_path) as (_, _, server):
         await place(server)
         (url,) = re.findall(r"http://127\.0\.0\.1:[0-9]+/metrics", server.logged())
-        async with httpx2.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False) as client:
             text = (await client.get(url)).text
         assert await server.end() == 0
     lines = text.splitlines()
@@ -366,7 +366,7 @@ async def test_a_connecting_client_does_not_wait_for_telemetry() -> None:
         assert await server.end() == 0
         imported = {line.rpartition("|")[2].strip() for line in server.logged().splitlines()}
     assert "calls_mcp.server.handlers" in imported
-    unneeded = r"opentelemetry\.(sdk|exporter|proto|metrics)|prometheus_client|httpcore2$"
+    unneeded = r"opentelemetry\.(sdk|exporter|proto|metrics)|prometheus_client|httpx$"
     ours = r"calls_mcp\.(observability\.telemetry|twilio\.(client|circuit_breaker))$"
     assert [name for name in imported if re.match(f"{unneeded}|{ours}", name)] == []
 

@@ -619,8 +619,8 @@ async def test_the_secret_is_in_no_result_and_in_no_log(
     for name in (
         "calls_mcp",
         "calls_mcp.observability.telemetry",
-        "httpx2",
-        "httpcore2",
+        "httpx",
+        "httpcore",
         "mcp",
         "asyncio",
     ):

@@ -2,7 +2,7 @@
 
 import re
 
-import httpx2
+import httpx
 import pytest
 
 from calls_mcp.emulator import Emulator
@@ -229,6 +229,6 @@ async def test_a_link_on_another_site_can_open_the_page(api: ApiClient) -> None:
 
 async def test_other_machines_are_refused(emulator: Emulator) -> None:
     for address, status in (("127.0.0.1", 200), ("::1", 200), ("192.0.2.1", 403)):
-        transport = httpx2.ASGITransport(emulator.app, client=(address, 1234))
-        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        transport = httpx.ASGITransport(emulator.app, client=(address, 1234))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             assert (await client.get("/emulator/")).status_code == status

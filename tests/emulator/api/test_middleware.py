@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import anyio
-import httpx2
+import httpx
 import pytest
 
 from calls_mcp.emulator import Emulator, Fault
@@ -40,7 +40,7 @@ async def test_a_connection_is_dropped_before_or_after_the_call_is_placed(
     api: ApiClient, *, after: bool, placed: int
 ) -> None:
     await add_fault(api, {"kind": "drop", "after": after})
-    with pytest.raises(httpx2.RemoteProtocolError):
+    with pytest.raises(httpx.RemoteProtocolError):
         await api.post({})
     assert api.emulator.calls.count() == placed
     assert [(entry.method, entry.status) for entry in api.emulator.requests] == [("POST", 0)]
@@ -49,8 +49,8 @@ async def test_a_connection_is_dropped_before_or_after_the_call_is_placed(
 
 async def test_a_delayed_response_causes_a_timeout(api: ApiClient) -> None:
     await add_fault(api, {"kind": "delay", "seconds": 0.2})
-    with pytest.raises(httpx2.ReadTimeout):
-        await api.client.get(LIST, timeout=httpx2.Timeout(30, read=0.01))
+    with pytest.raises(httpx.ReadTimeout):
+        await api.client.get(LIST, timeout=httpx.Timeout(30, read=0.01))
     await add_fault(api, {"kind": "delay", "seconds": 0})
     assert (await api.client.get(LIST)).status_code == 200
     assert api.emulator.calls.count() == 0
@@ -87,7 +87,7 @@ async def test_an_html_fault_looks_like_a_proxy_error(api: ApiClient) -> None:
 
 async def test_a_truncated_response_ends_early_after_the_call_is_placed(api: ApiClient) -> None:
     await add_fault(api, {"kind": "truncate"})
-    with pytest.raises(httpx2.RemoteProtocolError, match="without sending complete message body"):
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
         await api.post({})
     assert api.emulator.calls.count() == 1
     assert api.emulator.requests[0].status == 201
@@ -200,7 +200,7 @@ async def test_a_delayed_response_can_be_cancelled_without_a_port() -> None:
 async def test_faults_do_not_affect_the_control_api(api: ApiClient) -> None:
     await add_fault(api, {"kind": "drop", "requests": 1})
     assert (await api.client.get("/emulator/")).status_code == 200
-    with pytest.raises(httpx2.RemoteProtocolError):
+    with pytest.raises(httpx.RemoteProtocolError):
         await api.client.post(LIST, data=FORM)
 
 

@@ -1,6 +1,6 @@
 import json
 
-import httpx2
+import httpx
 import pytest
 
 from calls_mcp.emulator import Emulator, ManualClock
@@ -146,7 +146,7 @@ async def test_unknown_query_keys_are_refused_by_every_endpoint(api: ApiClient) 
         ("application/json", json.dumps(FORM).encode(), 400, 20001),
         (FORM_TYPE, b"To=\xff", 400, 20001),
         (FORM_TYPE, b"", 400, 21201),
-        (f"{FORM_TYPE}; charset=utf-8", str(httpx2.QueryParams(FORM)).encode(), 201, None),
+        (f"{FORM_TYPE}; charset=utf-8", str(httpx.QueryParams(FORM)).encode(), 201, None),
     ],
 )
 async def test_a_body_must_be_a_form_in_utf_8(

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
-import httpx2
+import httpx
 from twilio.request_validator import RequestValidator
 
 from calls_mcp.emulator import Emulator, ManualClock, Scenario, Script
@@ -97,7 +97,7 @@ class Phone:
     """Places calls with an emulator whose clock is stopped."""
 
     api: RunningEmulator
-    http: httpx2.Client
+    http: httpx.Client
     application: Application
 
     def call(self, verbs: str = "", to: str = CALLEE, **form: str) -> str:
@@ -144,10 +144,10 @@ class Phone:
         return self.events(sid, "said")
 
 
-def client(api: RunningEmulator) -> httpx2.Client:
+def client(api: RunningEmulator) -> httpx.Client:
     """Return a client of the account's resources."""
     base = f"{api.base_url}/2010-04-01/Accounts/{api.account_sid}/"
-    return httpx2.Client(base_url=base, auth=(api.account_sid, api.auth_token))
+    return httpx.Client(base_url=base, auth=(api.account_sid, api.auth_token))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import product
 
-import httpx2
+import httpx
 import pytest
 from werkzeug.serving import make_server
 
@@ -100,6 +100,6 @@ def test_a_path_in_real_time(url: str, receiver: Receiver) -> None:
 
 def test_a_wrong_signature_is_refused(url: str) -> None:
     assert (
-        httpx2.post(url, data={"CallSid": "CA"}, headers={"X-Twilio-Signature": "x"}).status_code
+        httpx.post(url, data={"CallSid": "CA"}, headers={"X-Twilio-Signature": "x"}).status_code
         == 403
     )
