@@ -27,7 +27,7 @@ from calls_mcp.tools.list_filters import filter_warnings, time_in_utc, utc
 from calls_mcp.tools.schema import checked_schema
 from calls_mcp.tools.speech import spoken
 from calls_mcp.tools.suggestions import suggested_list, suggested_name, suggested_values
-from calls_mcp.tools.wording import counted
+from calls_mcp.tools.wording import counted, listed
 
 FORMATS = FormatChecker(formats=())
 
@@ -237,8 +237,8 @@ def _broken_rules(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fau
             yield Fault(f"/{first.name}", expected, NOTHING, example=first.example)
         elif rule.rule == "excludes" and (both := _excluding(rule, given, raw)):
             name, *others = both
-            expected = f"either {name} or {' and '.join(others)}, not both"
-            yield Fault(f"/{name if rule.given else others[-1]}", expected, " and ".join(both))
+            received, expected = listed(both), f"either {name} or {listed(others)}, not both"
+            yield Fault(f"/{name if rule.given else others[-1]}", expected, received)
 
 
 def _excluding(rule: Rule, given: Sequence[str], raw: Mapping[str, Json]) -> Sequence[str]:

@@ -1,4 +1,6 @@
-"""Numbers in sentences."""
+"""Numbers and lists in sentences."""
+
+from collections.abc import Sequence
 
 _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth")
 _ENDINGS = {1: "st", 2: "nd", 3: "rd"}
@@ -36,6 +38,12 @@ def plain(value: str) -> str:
 def counted(amount: int, noun: str) -> str:
     """Return an amount with its noun, such as 1 call or 2 calls."""
     return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a phrase, such as "say, url and twiml"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def ordinal(number: int) -> str:

@@ -78,6 +78,16 @@ def test_a_text_excludes_other_instructions(tool: str, name: str, value: str) ->
     )
 
 
+def test_a_text_with_several_other_instructions_is_one_fault() -> None:
+    others = {"url": "https://example.com/", "application_sid": "AP" + "0" * 32}
+    told = faults("create_call", {**PLACE, "say": "Hello", **others})
+    assert (told["say"].received, told["say"].expected) == (
+        "say, url and application_sid",
+        "either say or url and application_sid, not both",
+    )
+    assert len(told) == 1
+
+
 async def confirmed(agent: Agent, tool: str, arguments: Mapping[str, object]) -> None:
     outcome = await agent.confirm(tool, **arguments)
     assert outcome["outcome"] == "done"
