@@ -101,7 +101,7 @@ async def _check(settings: Settings, sandbox: bool) -> list[Finding]:  # noqa: F
             findings += found
             findings += await check_http(settings, access if is_reached and not sandbox else None)
     except ConfigurationError as wrong:
-        message = str(wrong).partition(", or ")[0]
+        message = str(wrong).partition(", or ")[0].replace("Missing credentials: set", "missing:")
         remedy = (
             "set these variables, or try the sandbox, which needs none: calls-mcp doctor --sandbox"
         )
