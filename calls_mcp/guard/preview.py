@@ -174,6 +174,8 @@ def _limits(arguments: Arguments, active: Mapping[str, Json]) -> Iterator[str]:
 
 
 def _heard(active: Mapping[str, Json]) -> Iterator[str]:
+    if "send_digits" in active:
+        yield f"It presses the keys {exactly(str(active['send_digits']))}."
     if "twiml" in active:
         yield from in_words(str(active["twiml"]))
 

@@ -16,6 +16,7 @@ from calls_mcp.tools.catalog import CONFIG
 Kind = Literal[
     "caller_id",
     "client",
+    "keys",
     "malformed",
     "message_to",
     "other_party",

@@ -39,6 +39,7 @@ async def test_the_preview_of_a_new_call_mentions_all_effects(
         f"The caller ID is {formatted(CALLER)}.",
         "The call is placed immediately and costs money.",
         "It lasts at most 4 h.",
+        'It presses the keys "1w2".',
         'Unknown instructions: "https://example.com/voice" (GET) decides what is heard.',
         "Recorded: The law may require the consent of everyone on the call.",
         "New number: This server has not called it in the past year.",

@@ -12,7 +12,12 @@ from calls_mcp.guard.policy.destinations import (
     pre_approves,
 )
 from calls_mcp.guard.policy.rules import CallerIds, Caps, Objection, Policy, Requirement
-from calls_mcp.guard.policy.twiml import dialed, is_understood, messaged, object_to_twiml
+from calls_mcp.guard.policy.twiml import (
+    dialed,
+    may_reach_others,
+    messaged,
+    object_to_twiml,
+)
 from calls_mcp.guard.policy.urls import object_to_url
 from calls_mcp.tools.catalog import Action, Json
 
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
 _STRICTNESS: tuple[Requirement, ...] = get_args(Requirement)
 _REDIRECTING = frozenset({"url", "twiml", "method"})
+_INSTRUCTIONS = frozenset({"url", "fallback_url"})
 _ADDRESSING = frozenset({"sid", "account_sid", "status"})
 
 _DENIED = "Do not look for a workaround. Tell your user that the operator does not allow this."
@@ -112,9 +118,13 @@ def _requirement(policy: Policy, arguments: "Arguments") -> tuple[Requirement, s
 
 
 def _is_pre_approved(policy: Policy, arguments: "Arguments") -> bool:
-    twiml = arguments.values.get("twiml")
-    is_known = twiml is None or is_understood(str(twiml))
-    return is_known and all(pre_approves(policy.destinations, to) for to in parties(arguments))
+    """Return whether all parties of a call are pre-approved, and it can't reach others."""
+    values = arguments.values
+    has_unchosen_url = policy.urls.allow_any_host and values.keys() & _INSTRUCTIONS
+    has_unchosen_party = "twiml" in values and may_reach_others(policy.urls, str(values["twiml"]))
+    if "send_digits" in values or has_unchosen_url or has_unchosen_party:
+        return False
+    return all(pre_approves(policy.destinations, to) for to in parties(arguments))
 
 
 def parties(arguments: "Arguments") -> tuple[str, ...]:

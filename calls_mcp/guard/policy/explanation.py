@@ -109,7 +109,9 @@ def _destinations(rules: Destinations) -> Iterator[str]:
     yield _patterns("SIP addresses", rules.allow_sip)
     yield _patterns("clients (client:name)", rules.allow_clients)
     yield from _if_any(
-        "Calls to {} need no confirmation unless placing calls is denied.", rules.pre_approved
+        "Calls to {} need no confirmation unless placing calls is denied, they press keys, or they "
+        "have URLs while any host is allowed.",
+        rules.pre_approved,
     )
 
 
@@ -118,7 +120,7 @@ def _links(policy: Policy) -> Iterator[str]:
     if not policy.urls.hosts:
         yield "URLs are not allowed."
     else:
-        hosts = "" if policy.urls.any_host else f" on {_listed(policy.urls.hosts)}"
+        hosts = "" if policy.urls.allow_any_host else f" on {_listed(policy.urls.hosts)}"
         yield f"Only {secure} URLs{hosts} are allowed."
     if not policy.twiml.inline:
         yield "`twiml` and `say` are not allowed as arguments."

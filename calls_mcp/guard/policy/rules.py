@@ -138,9 +138,9 @@ class Urls:
     https_only: Switch
 
     @property
-    def any_host(self) -> bool:
+    def allow_any_host(self) -> bool:
         """Whether every public host is allowed."""
-        return self.hosts == ("*",)
+        return "*" in self.hosts
 
 
 @with_config(_CLOSED)

@@ -4,10 +4,17 @@ import re
 from collections.abc import Iterator
 
 from calls_mcp.guard.policy.destinations import matches_any, object_to_destination
-from calls_mcp.guard.policy.rules import CallerIds, Caps, Destinations, Objection, Policy
+from calls_mcp.guard.policy.rules import (
+    CallerIds,
+    Caps,
+    Destinations,
+    Objection,
+    Policy,
+    Urls,
+)
 from calls_mcp.guard.policy.sip_address import SEPARATORS, parse_sip
 from calls_mcp.guard.policy.urls import object_to_url
-from calls_mcp.guard.twiml_document import PARTIES, Value, read_values
+from calls_mcp.guard.twiml_document import PARTIES, Kind, Value, read_values
 from calls_mcp.observability.redaction import quoted
 
 _SECONDS = re.compile(r"0*[1-9][0-9]{0,8}")
@@ -16,6 +23,8 @@ _NOT_RECORDING = frozenset({"false", "do-not-record"})
 _SHORT_CODE = re.compile(r"[0-9]{4,8}")
 _CALLER = re.compile(r"\+[1-9][0-9]{1,14}|client:[!-~]+|(sips?:)?[^\s:@]+@[!-~]+")
 _ADDRESSED = PARTIES | {"message_to"}
+_DOUBTFUL: frozenset[Kind] = frozenset({"keys", "malformed", "unknown"})
+_UNCHOSEN: frozenset[Kind] = _DOUBTFUL | {"url", "websocket_url"}
 _LONGEST_SHOWN = 64  # characters
 _MAX_PARTIES = 20  # twice what one <Dial> can have
 
@@ -56,9 +65,14 @@ def records(twiml: str) -> bool:
     return any(_is_recording(value) for value in read_values(twiml))
 
 
-def is_understood(twiml: str) -> bool:
-    """Return whether TwiML is well-formed and has only elements and attributes that are known."""
-    return not any(value.kind in ("malformed", "unknown") for value in read_values(twiml))
+def may_reach_others(rules: Urls, twiml: str) -> bool:
+    """Return whether TwiML may reach parties that it does not name.
+
+    It may if it is malformed or unknown, presses keys, or has a URL that the operator did not
+    choose.
+    """
+    doubtful = _UNCHOSEN if rules.allow_any_host else _DOUBTFUL
+    return any(value.kind in doubtful for value in read_values(twiml))
 
 
 def _object_to_value(policy: Policy, value: Value) -> Iterator[Objection]:
@@ -81,7 +95,7 @@ def _object_to_value(policy: Policy, value: Value) -> Iterator[Objection]:
             yield from _object_to_recording(policy.caps, value)
         case "time_limit" | "timeout":
             yield from _object_to_seconds(policy.caps, value)
-        case "plain" | "speech":
+        case "keys" | "plain" | "speech":
             pass
 
 

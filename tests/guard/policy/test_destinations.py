@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calls_mcp.guard.policy import Requirement, canonical, judge
+from calls_mcp.tools.catalog import Json
 from tests.guard.policy.cases import (
     ACCOUNT,
     BERLIN,
@@ -162,6 +163,43 @@ def test_a_pre_approved_destination_is_called_without_confirmation(
     exempt = ("never", "destinations.pre_approved")
     expected = exempt if approved else (requirement, "confirm.place")
     assert (judgement.requirement, judgement.rule) == expected
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"send_digits": "ww9"},
+        {"twiml": "<Response><Play digits='9'/></Response>"},
+        {"twiml": f"<Response><Dial><Number sendDigits='9'>{BERLIN}</Number></Dial></Response>"},
+    ],
+)
+def test_pre_approval_does_not_cover_keys_because_a_phone_system_may_dial_them(
+    keys: dict[str, Json],
+) -> None:
+    policy = changed("destinations", pre_approved=(BERLIN,))
+    assert judge(policy, asked("create_call", **keys), ACCOUNT).requirement == "confirm"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"url": "https://example.com/"},
+        {"fallback_url": "https://example.com/"},
+        {"twiml": "<Response><Redirect>https://example.com/</Redirect></Response>"},
+        {"twiml": "<Response><Gather action='https://example.com/'/></Response>"},
+        {"twiml": "<Response><Connect><Stream url='wss://example.com/'/></Connect></Response>"},
+    ],
+)
+@pytest.mark.parametrize(
+    ("hosts", "requirement"),
+    [(("*",), "confirm"), (("*", "example.com"), "confirm"), (("example.com",), "never")],
+)
+def test_pre_approval_covers_instructions_at_urls_only_if_their_hosts_are_listed(
+    source: dict[str, Json], hosts: tuple[str, ...], requirement: Requirement
+) -> None:
+    policy = changed("destinations", pre_approved=(BERLIN,))
+    policy = replace(policy, urls=replace(policy.urls, hosts=hosts))
+    assert judge(policy, asked("create_call", **source), ACCOUNT).requirement == requirement
 
 
 def test_a_pre_approved_destination_is_still_refused_by_another_rule() -> None:

@@ -75,7 +75,10 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         (
             "destinations",
             {"pre_approved": (BERLIN,)},
-            f"Calls to {BERLIN} need no confirmation unless placing calls is denied.",
+            (
+                f"Calls to {BERLIN} need no confirmation unless placing calls is denied, they "
+                "press keys, or they have URLs while any host is allowed."
+            ),
         ),
         ("caller_ids", {"allow": ("+49*",)}, "Allowed caller IDs: +49*."),
         ("accounts", {"allow": (OTHER,)}, f"Allowed accounts: {OTHER}."),
