@@ -23,6 +23,7 @@ from mcp_types import (
 from calls_mcp.emulator import LoggedRequest
 from tests.harness import Era, Harness
 from tests.plain_http import NO_CERTIFICATES
+from tests.until import until
 
 Handle = MessageHandlerFnT | None
 Connect = Callable[[Era, Handle], AbstractAsyncContextManager[Client]]
@@ -139,9 +140,7 @@ def looks(harness: Harness, sid: str) -> int:
 async def looked(harness: Harness, sid: str, times: int) -> None:
     """Wait until a call was read this many more times."""
     goal = looks(harness, sid) + times
-    with anyio.fail_after(30):
-        while looks(harness, sid) < goal:
-            await anyio.lowlevel.checkpoint()
+    await until(lambda: looks(harness, sid) >= goal)
 
 
 async def left_alone(harness: Harness, sid: str) -> bool:

@@ -37,6 +37,7 @@ from tests.harness import (
     open_harness,
     placing,
 )
+from tests.until import until
 from tests.upstream import Exchange, answer, call, drop, page, scripted
 
 pytestmark = pytest.mark.anyio
@@ -497,8 +498,7 @@ async def test_a_call_whose_server_was_not_heard_of_since_it_sent_it_is_held(
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(lambda: sender.call("create_call", **placing()))
-        while not upstream.changes:
-            await anyio.lowlevel.checkpoint()
+        await until(lambda: upstream.changes)
         asked = await agent.call("create_call", **placing())
         assert after.changes == []
         assert asked["outcome"] == "confirmation_required"

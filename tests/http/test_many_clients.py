@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import pytest
 from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult
@@ -31,6 +30,7 @@ from tests.http.service import (
 )
 from tests.storage.redis_server import RedisServer
 from tests.telemetry import recording
+from tests.until import until
 
 pytestmark = pytest.mark.anyio
 
@@ -276,8 +276,7 @@ async def test_a_request_that_reuses_the_id_of_one_in_progress_is_rejected(
         await service.asked.wait()
         assert (await service.post(other, session)).status_code == 400
         service.answered.set()
-        while not statuses:
-            await anyio.lowlevel.checkpoint()
+        await until(lambda: statuses)
         assert (await service.post(other, session)).status_code == 200
         assert statuses == [200]
 
@@ -295,8 +294,7 @@ async def test_concurrent_requests_are_limited_even_if_redis_is_slow(
 
         for _ in range(8):
             tasks.start_soon(ask)
-        while len(statuses) < 6:
-            await anyio.lowlevel.checkpoint()
+        await until(lambda: len(statuses) >= 6)
         assert statuses == [429] * 6
         service.answered.set()
 

@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from calls_mcp.errors import ConfigurationError
@@ -25,6 +24,7 @@ from tests.http.service import (
     stubbed_service,
     write,
 )
+from tests.until import until
 from tests.upstream import SECRET, SID, Exchange, answer, call
 
 pytestmark = pytest.mark.anyio
@@ -150,8 +150,7 @@ async def test_a_call_in_progress_finishes_with_its_original_credentials(
         await asked.wait()
         write(secret, "second")
         tasks.start_soon(place, "+15005550206")
-        while len(service.upstream.requests) < 2:
-            await anyio.lowlevel.checkpoint()
+        await until(lambda: len(service.upstream.requests) >= 2)
         answered.set()
     assert outcomes == ["done", "done"]
     used = {b64decode(r.headers["authorization"][6:]).decode() for r in service.upstream.requests}

@@ -14,6 +14,7 @@ from tests.http.service import EVERYTHING, by_tokens, entry, open_service, princ
 from tests.http.test_notifications import OWN, account_of, service_with_tokens
 from tests.service.test_waiting import END, QUICK, begin
 from tests.subscriptions import left_alone, looked, looks
+from tests.until import until
 from tests.upstream import SECRET, SID
 
 pytestmark = pytest.mark.anyio
@@ -69,8 +70,7 @@ async def test_a_wait_sees_only_the_calls_of_its_own_account(
         anyio.create_task_group() as tasks,
     ):
         waiter = begin(tasks, bob, SID, wait_until="ended")
-        while len(service.upstream.requests) < 3:
-            await anyio.lowlevel.checkpoint()
+        await until(lambda: len(service.upstream.requests) >= 3)
         refused = await alice.call("fetch_call", sid=SID, wait_until="ended")
         assert refused["error"]["kind"] == "not_found"
         assert not waiter.done.is_set()
@@ -86,8 +86,7 @@ async def test_a_wait_ends_when_the_token_expires(tmp_path: Path) -> None:
         anyio.create_task_group() as tasks,
     ):
         waiter = begin(tasks, alice, SID, wait_until="ended")
-        while len(service.upstream.requests) < 3:
-            await anyio.lowlevel.checkpoint()
+        await until(lambda: len(service.upstream.requests) >= 3)
         clock.advance(datetime.now(UTC).timestamp() + 2 * 86_400 - clock())
         outcome = await waiter.result()
         assert outcome["call"]["status"] == "in-progress"

@@ -91,23 +91,20 @@ async def test_without_a_limit_the_newest_fifty_calls_come_in_one_request() -> N
     assert "next_cursor" in outcome
 
 
-@pytest.mark.parametrize("limit", [1, 2, 49, 50, 51, 120, 121, 10_000])
 @pytest.mark.parametrize("page_size", [None, 1000, 50, 7])
-async def test_pages_are_followed_up_to_the_limit_and_never_beyond(
-    limit: int, page_size: int | None
-) -> None:
+async def test_pages_are_followed_up_to_the_limit_and_never_beyond(page_size: int | None) -> None:
     size = {} if page_size is None else {"page_size": page_size}
     async with filled(120) as (harness, agent):
-        outcome = await agent.call("list_calls", limit=limit, **size)
-        assert listed(outcome) == sids(harness)[:limit]
-        assert outcome["count"] == min(limit, 120)
-        assert ("next_cursor" in outcome) == (limit < 120)
-        sent = page_sizes(harness)
-    assert "warnings" not in outcome
-    if page_size is not None:
-        assert max(sent) <= page_size
-    needed = -(-min(limit, 120) // sent[0])
-    assert len(sent) == needed
+        for limit in (1, 2, 49, 50, 51, 120, 121, 10_000):
+            before = len(harness.reads)
+            outcome = await agent.call("list_calls", limit=limit, **size)
+            assert listed(outcome) == sids(harness)[:limit]
+            assert outcome["count"] == min(limit, 120)
+            assert ("next_cursor" in outcome) == (limit < 120)
+            assert "warnings" not in outcome
+            sent = page_sizes(harness)[before:]
+            assert max(sent) <= (page_size or 1000)
+            assert len(sent) == -(-min(limit, 120) // sent[0])
 
 
 @pytest.mark.requirement("36")
@@ -272,8 +269,7 @@ DIFFICULT = {
 @pytest.mark.requirement("36", "39")
 @pytest.mark.skipif(find_spec("rs_bpe") is None, reason="no rs-bpe: pip install rs-bpe")
 @pytest.mark.parametrize("text", DIFFICULT.values(), ids=DIFFICULT)
-@pytest.mark.parametrize("budget", [4000, 20_000])
-@pytest.mark.parametrize("is_filtered", [True, False])
+@pytest.mark.parametrize(("budget", "is_filtered"), [(4000, True), (20_000, False)])
 async def test_a_list_of_difficult_texts_has_at_most_the_tokens_that_clients_accept(
     text: str,
     budget: int,

@@ -15,6 +15,7 @@ from calls_mcp.emulator import Fault
 from calls_mcp.service import waiting, watching
 from tests.harness import ACCOUNT, ERAS, Agent, Era, Harness, open_harness, structured, text_of
 from tests.subscriptions import left_alone, looked, looks, over_stdio
+from tests.until import until
 from tests.upstream import SID, Exchange, Step, answer, call, drop, hang, scripted
 
 pytestmark = pytest.mark.anyio
@@ -190,9 +191,7 @@ async def test_a_wait_reports_progress_even_without_news(monkeypatch: pytest.Mon
         sid = await agent.place()
         async with anyio.create_task_group() as tasks:
             waiter = begin(tasks, agent, sid, wait_until="ended")
-            with anyio.fail_after(30):
-                while waiter.reported != ["queued"] * 5:
-                    await anyio.lowlevel.checkpoint()
+            await until(lambda: waiter.reported == ["queued"] * 5)
             harness.clock.advance(END)
 
 
@@ -241,11 +240,9 @@ async def test_waits_for_the_same_call_in_two_accounts_are_separate() -> None:
         anyio.create_task_group() as tasks,
     ):
         waiter = begin(tasks, agent, SID, wait_until="answered", account_sid="AC" + "7" * 32)
-        while len(upstream.requests) < 3:
-            await anyio.lowlevel.checkpoint()
+        await until(lambda: len(upstream.requests) >= 3)
         begin(tasks, agent, SID, wait_until="ended")
-        while len(upstream.requests) < 20:
-            await anyio.lowlevel.checkpoint()
+        await until(lambda: len(upstream.requests) >= 20)
         assert waiter.reported == ["ringing"]
         tasks.cancel_scope.cancel()
 
@@ -265,11 +262,9 @@ async def test_a_read_that_began_before_the_wait_is_not_taken_for_a_change() -> 
         anyio.create_task_group() as tasks,
     ):
         begin(tasks, agent, SID, wait_until="ended")
-        while len(upstream.requests) < 2:
-            await anyio.lowlevel.checkpoint()
+        await until(lambda: len(upstream.requests) >= 2)
         second = begin(tasks, agent, SID, wait_until="change")
-        while not second.reported:
-            await anyio.lowlevel.checkpoint()
+        await until(lambda: second.reported)
         late.set()
         assert (await second.result())["call"]["status"] == "completed"
 
@@ -288,9 +283,7 @@ async def test_a_wait_reads_at_once_a_call_whose_earlier_reads_failed(
         ):
             monkeypatch.setattr(watching, "_SLOWEST", 0.01)
             harness.emulator.faults.add(Fault(kind="error", status=401, method="GET", requests=12))
-            with anyio.fail_after(30):
-                while harness.emulator.faults.armed:
-                    await anyio.lowlevel.checkpoint()
+            await until(lambda: not harness.emulator.faults.armed)
             monkeypatch.setattr(watching, "_SLOWEST", 3600)
             waiter = begin(tasks, agent, sid, wait_until="answered", wait_seconds=5)
             await looked(harness, sid, 1)

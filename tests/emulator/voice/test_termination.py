@@ -101,8 +101,12 @@ REACTIONS = (
 
 @pytest.fixture(scope="module")
 def looping() -> Generator[Phone]:
-    """An emulator of which two numbers have instructions that can call each other."""
-    with serving() as application:
+    """An emulator of which two numbers have instructions that can call each other.
+
+    A call may ask for a twentieth of the usual documents and calls, so that its end comes soon.
+    """
+    with pytest.MonkeyPatch.context() as patch, serving() as application:
+        patch.setattr(Budget.__init__, "__defaults__", (50, 5))  # documents, calls
         numbers = dict(zip((FIRST, SECOND), PATHS, strict=True))
         scripts = {
             number: Script(voice_url=application.url + path) for number, path in numbers.items()
@@ -165,7 +169,14 @@ def test_calls_end_that_dial_or_redirect_themselves(looping: Phone, verbs: str) 
 def test_a_call_that_redirects_itself_every_second_ends(looping: Phone) -> None:
     looping.api.reset()
     looping.application.asked.clear()
-    sid = looping.call(Url=looping.application.says("/first", "<Say>Again</Say><Redirect/>"))
+    looping.call(Url=looping.application.says("/first", "<Say>Again</Say><Redirect/>"))
     ended(looping)
     assert len(looping.application.asked) == Budget().documents
-    assert len(looping.api.transcript(sid)) == LONGEST
+
+
+def test_a_transcript_has_a_thousand_entries_at_most(looping: Phone) -> None:
+    looping.api.reset()
+    said = "<Say>Again</Say>" * 2 * LONGEST
+    sid = looping.call(Url=looping.application.says("/first", said))
+    ended(looping)
+    assert len(looping.api.transcript(sid)) == LONGEST == 1000
