@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from calls_mcp.settings import HTTP_VARIABLES
 from calls_mcp.tools.catalog import Json
-from release.inputs import Input, inputs
-from release.project import ROOT, project, registry_name, version
+from release.project import ROOT, Input, inputs, project, registry_name, version
 
 FILE = ROOT / "server.json"
 SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"

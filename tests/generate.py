@@ -10,7 +10,7 @@ import anyio
 
 from calls_mcp import __version__
 from calls_mcp.tools.catalog import Json
-from release import manifest, registry
+from release import bundle, registry
 from tests.docs.generated import pages
 from tests.harness import open_harness
 
@@ -76,7 +76,7 @@ def snapshots() -> dict[Path, str]:
 
 def release_files() -> dict[Path, str]:
     """Return the files that installers read."""
-    made = {manifest.FILE: manifest.manifest(), registry.FILE: registry.server_json()}
+    made = {bundle.FILE: bundle.manifest(), registry.FILE: registry.server_json()}
     return {
         path: json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         for path, content in made.items()

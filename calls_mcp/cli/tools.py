@@ -6,9 +6,7 @@ import re
 import shutil
 import textwrap
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import anyio
@@ -31,24 +29,14 @@ examples:
   calls-mcp tools create_call
   calls-mcp tools --json
 
-Tokens are counted with OpenAI's o200k tokenizer if the extra `tokens` is installed, and estimated
-otherwise.
+The numbers of tokens are estimates.
 """
 _VISIBLE = ("name", "description", "inputSchema")
 _NO_API = Access("http://127.0.0.1", "", "", "", timeout=1, deadline=1)  # nothing is sent there
 _WIDEST = 100
-_CHARACTERS_PER_TOKEN = 3.8  # of o200k, in our definitions
+_CHARACTERS_PER_TOKEN = 4.1  # of OpenAI's o200k, in our definitions
 
 _Definition = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Tokenizer:
-    """Counts the tokens of a text, exactly or as an estimate."""
-
-    name: str
-    is_exact: bool
-    count: Callable[[str], int]
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -73,12 +61,15 @@ def run(options: Namespace) -> int:
         known = ", ".join(offered)
         raise ConfigurationError(f"Unknown tool {quoted(unknown[0], 64)}. The tools are {known}.")
     shown = [offered[name] for name in names] or [*offered.values()]
-    tokenizer = _tokenizer()
-    costs = [tokenizer.count(_compact(definition)) for definition in shown]
+    total = sum(map(_tokens, shown))
     if options.json:
-        show_json(_report(shown, costs, tokenizer))
-    else:
-        _show(shown, costs, tokenizer, described=bool(names))
+        tools = [{**definition, "tokens": _tokens(definition)} for definition in shown]
+        show_json({"tools": tools, "tokens": total})
+        return 0
+    (_show if names else _show_list)(shown)
+    say(f"{counted(len(shown), 'tool')}, about {total:,} tokens")
+    if not names:
+        say("For the arguments of a tool: calls-mcp tools TOOL")
     return 0
 
 
@@ -88,17 +79,9 @@ async def _offered(settings: Settings) -> dict[str, _Definition]:
     return {tool.name: _visible(tool) for tool in tools}
 
 
-def _tokenizer() -> _Tokenizer:
-    """Return OpenAI's o200k if rs-bpe (48 MB) is installed, an estimate otherwise."""
-    if find_spec("rs_bpe") is None:
-        return _Tokenizer("estimate", is_exact=False, count=_estimate)
-    from rs_bpe.bpe import openai  # noqa: PLC0415  # pyright: ignore[reportUnknownVariableType]
-
-    o200k = openai.o200k_base()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return _Tokenizer("o200k", is_exact=True, count=lambda text: cast("int", o200k.count(text)))  # pyright: ignore[reportUnknownMemberType]
-
-
-def _estimate(text: str) -> int:
+def _tokens(definition: _Definition) -> int:
+    """Return about how many tokens a definition has, as compact JSON."""
+    text = json.dumps(definition, ensure_ascii=False, separators=(",", ":"))
     return math.ceil(len(text) / _CHARACTERS_PER_TOKEN)
 
 
@@ -108,51 +91,25 @@ def _visible(tool: Tool) -> _Definition:
     return {key: whole[key] for key in _VISIBLE}
 
 
-def _compact(definition: _Definition) -> str:
-    return json.dumps(definition, ensure_ascii=False, separators=(",", ":"))
-
-
-def _report(shown: list[_Definition], costs: list[int], tokenizer: _Tokenizer) -> dict[str, object]:
-    return {
-        "tools": [
-            {**definition, "tokens": cost} for definition, cost in zip(shown, costs, strict=True)
-        ],
-        "tokens": sum(costs),
-        "tokenizer": tokenizer.name,
-    }
-
-
-def _show(
-    shown: list[_Definition], costs: list[int], tokenizer: _Tokenizer, *, described: bool
-) -> None:
-    about = "" if tokenizer.is_exact else "about "
-    if not described:
-        rows = [
-            (tool["name"], f"{about}{cost:,}", _first_sentence(tool["description"]))
-            for tool, cost in zip(shown, costs, strict=True)
-        ]
-        show_table(("tool", "tokens", "description"), rows)
-        say()
-    for definition, cost in zip(shown, costs, strict=True) if described else ():
-        say(f"{painted(definition['name'], 'bold')}  {about}{cost:,} tokens")
+def _show(shown: list[_Definition]) -> None:
+    for definition in shown:
+        say(f"{painted(definition['name'], 'bold')}  about {_tokens(definition):,} tokens")
         for line in _described(definition):
             say(line)
         say()
-    say(f"{counted(len(shown), 'tool')}, {about}{sum(costs):,} tokens ({_measure(tokenizer)})")
-    if not described:
-        say("For the arguments of a tool: calls-mcp tools TOOL")
+
+
+def _show_list(shown: list[_Definition]) -> None:
+    rows = [
+        (tool["name"], f"about {_tokens(tool):,}", _first_sentence(tool["description"]))
+        for tool in shown
+    ]
+    show_table(("tool", "tokens", "description"), rows)
+    say()
 
 
 def _first_sentence(text: str) -> str:
     return re.split(r"(?<=[.])\s", text, maxsplit=1)[0]
-
-
-def _measure(tokenizer: _Tokenizer) -> str:
-    if tokenizer.is_exact:
-        return tokenizer.name
-    return (
-        "an estimate; for exact counts, run in the checkout of calls-mcp: pip install '.[tokens]'"
-    )
 
 
 def _described(definition: _Definition) -> Iterator[str]:

@@ -99,7 +99,7 @@ def test_the_metadata_describe_the_project(metadata: Metadata) -> None:
     assert metadata.license_expression == "MIT"
     assert metadata.license_files == ["LICENSE"]
     assert str(metadata.requires_python) == ">=3.11"
-    assert {*(metadata.provides_extra or [])} == {"console", "dev", "otel", "redis", "tokens"}
+    assert {*(metadata.provides_extra or [])} == {"console", "dev", "otel", "redis"}
     assert {*(metadata.classifiers or [])} <= classifiers
     assert "Typing :: Typed" in (metadata.classifiers or [])
     assert not metadata.project_urls  # the project has no address of its own

@@ -13,7 +13,7 @@ import pytest
 
 from calls_mcp.server.prompts import load_prompts
 from calls_mcp.settings import Settings
-from release.manifest import FILE, VERSION
+from release.bundle import FILE, MANIFEST_VERSION
 from tests.generate import definitions
 from tests.harness import open_harness
 from tests.release.builds import Built, faults, run
@@ -55,7 +55,7 @@ def test_the_schema_rejects_faults(manifest: Manifest, key: str, value: object) 
 
 
 def published() -> object:
-    file = TOOLS / "schemas" / f"mcpb-manifest-v{VERSION}.schema.json"
+    file = TOOLS / "schemas" / f"mcpb-manifest-v{MANIFEST_VERSION}.schema.json"
     return json.loads(file.read_text("utf-8"))
 
 

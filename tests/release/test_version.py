@@ -7,7 +7,7 @@ import pytest
 from packaging.version import Version
 
 from calls_mcp import __version__
-from release import manifest, registry
+from release import bundle, registry
 from release.project import ROOT
 from tests.generate import DEPLOY, NUMBER, deploy_files, release_files
 from tests.harness import open_harness
@@ -33,7 +33,7 @@ def test_pyproject_has_no_version_of_its_own() -> None:
 
 def test_manifest_and_registry_entry_have_this_version() -> None:
     entry = registry.server_json()
-    assert manifest.manifest()["version"] == entry["version"] == __version__
+    assert bundle.manifest()["version"] == entry["version"] == __version__
     packages = entry["packages"]
     assert isinstance(packages, list)
     assert all(isinstance(each, dict) and each["version"] == __version__ for each in packages)
