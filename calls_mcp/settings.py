@@ -697,7 +697,11 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     try:
         settings = Settings.model_validate(given)
     except ValidationError as invalid:
-        raise SettingsError([*unknown, *map(_fault, invalid.errors())]) from None
+        wrong = [*unknown, *map(_fault, invalid.errors())]
+        mode = str(given.get("CALLS_MCP_AUTH") or "none")
+        if mode in _REQUIRED_FOR:
+            wrong += _contradictions(mode, [name for name, value in given.items() if value])
+        raise SettingsError(wrong) from None
     contradictions = _contradictions(settings.auth.mode, settings.values(given=True))
     if wrong := [*unknown, *contradictions]:
         raise SettingsError(wrong)

@@ -304,6 +304,10 @@ OAUTH = {
             "CALLS_MCP_PRINCIPALS: is required with CALLS_MCP_AUTH=token",
         ),
         (
+            {"calls_mcp_auth": "tokens", "calls_mcp_timeout": "x"},
+            "CALLS_MCP_TIMEOUT: must be a number\n- CALLS_MCP_PRINCIPALS: is required with",
+        ),
+        (
             {"calls_mcp_auth": "oauth"},
             "CALLS_MCP_AUTH=oauth\n- CALLS_MCP_RESOURCE_URL: is required with CALLS_MCP_AUTH=oauth",
         ),

@@ -144,13 +144,15 @@ def assigned(pairs: Iterable[str], operation: Operation) -> dict[str, Json]:
 
     Raises:
         ConfigurationError: A pair is not `KEY=VALUE`, or repeats a parameter that is not a list.
-            The message gives its position, because its text may be a secret.
+            The message names all such pairs, by position, because the text may be a secret.
     """
     arguments: dict[str, Json] = {}
+    wrong: list[str] = []
     for number, pair in enumerate(pairs, 1):
         name, equals, text = pair.partition("=")
         if not (equals and _NAME.fullmatch(name)):
-            raise ConfigurationError(f"Argument {number} must be KEY=VALUE, such as limit=5.")
+            wrong.append(f"Argument {number} must be KEY=VALUE, such as limit=5.")
+            continue
         wanted = _wanted(operation, name)
         value = _value(text, wanted)
         if wanted is list:
@@ -158,9 +160,11 @@ def assigned(pairs: Iterable[str], operation: Operation) -> dict[str, Json]:
             before = arguments.get(name)
             arguments[name] = [*(before if isinstance(before, list) else []), *items]
         elif name in arguments:
-            raise ConfigurationError(f"{name}: pass it only once.")
+            wrong.append(f"{name}: pass it only once.")
         else:
             arguments[name] = value
+    if wrong:
+        raise ConfigurationError(" ".join(wrong))
     return arguments
 
 

@@ -94,7 +94,8 @@ def run(options: Namespace) -> int:
             on the address.
     """
     stderr.never_block()
-    _check(options)
+    if wrong := [*_faults(options)]:
+        raise ConfigurationError(" ".join(wrong))
     try:
         asyncio.run(_serve(_emulator(options), options))
     except StartError as error:
@@ -114,30 +115,33 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno or 0)
 
 
-def _check(options: Namespace) -> None:
+def _faults(options: Namespace) -> Iterator[str]:
+    """Yield what is wrong with the options, without secrets."""
     if not options.host:
-        raise ConfigurationError("--host must be an address, such as 127.0.0.1.")
+        yield "--host must be an address, such as 127.0.0.1."
     if not 0 <= options.port <= _LAST_PORT:
-        raise ConfigurationError(f"--port must be 0 to {_LAST_PORT}; got {options.port}.")
+        yield f"--port must be 0 to {_LAST_PORT}; got {options.port}."
     if options.calls is not None and options.calls < 0:
-        raise ConfigurationError(f"--calls must be 0 or more; got {options.calls}.")
+        yield f"--calls must be 0 or more; got {options.calls}."
     if not 0 <= options.speed <= _FASTEST:
-        raise ConfigurationError(f"--speed must be 0 to {_FASTEST}; got {options.speed}.")
+        yield f"--speed must be 0 to {_FASTEST}; got {options.speed}."
     if not 0 < options.cps <= _FASTEST:
-        raise ConfigurationError(f"--cps must be more than 0, up to {_FASTEST}; got {options.cps}.")
+        yield f"--cps must be more than 0, up to {_FASTEST}; got {options.cps}."
+    account = _account(options)
+    if not re.fullmatch("AC[0-9a-fA-F]{32}", account.sid):
+        yield "--account must be AC and 32 hexadecimal digits."
+    if not account.auth_token:
+        yield "--auth-token must not be empty."
+    keys = account.api_keys.items()
+    if not all(re.fullmatch("SK[0-9a-fA-F]{32}", key) and secret for key, secret in keys):
+        yield "--api-key must be SK and 32 hexadecimal digits, :, and a secret."
 
 
 def _account(options: Namespace) -> Account:
-    """Return the account with the given credentials. No error shows a secret."""
+    """Return the account with the given credentials."""
     sid = DEFAULT_ACCOUNT.sid if options.account is None else options.account
     token = DEFAULT_ACCOUNT.auth_token if options.auth_token is None else options.auth_token
-    if not re.fullmatch("AC[0-9a-fA-F]{32}", sid):
-        raise ConfigurationError("--account must be AC and 32 hexadecimal digits.")
-    if not token:
-        raise ConfigurationError("--auth-token must not be empty.")
-    keys = [key.partition(":") for key in options.api_key]
-    if not all(re.fullmatch("SK[0-9a-fA-F]{32}", key) and secret for key, _, secret in keys):
-        raise ConfigurationError("--api-key must be SK and 32 hexadecimal digits, :, and a secret.")
+    keys = (key.partition(":") for key in options.api_key)
     return Account(sid, token, {key: secret for key, _, secret in keys})
 
 

@@ -8,7 +8,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 
-from calls_mcp.errors import ConfigurationError
+from calls_mcp.errors import ConfigurationError, FileError
 
 _LINE = r"""(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*
     (?:'(?P<single>[^']*)'|"(?P<double>[^"\\]*)"|(?P<plain>[^'"\#\s](?:[^'"]*?[^'"\s])??)?)
@@ -90,8 +90,8 @@ def _load_env_file(name: str) -> None:
     """Set each variable in the file `name` that the environment does not have.
 
     Raises:
-        ConfigurationError: The file can't be read, or a line is wrong. The message has the line's
-            number and never its text, which may be a secret.
+        ConfigurationError: The file can't be read, or lines are wrong. The message has the numbers
+            of all of them and never their text, which may be a secret.
     """
     try:
         text = Path(name).read_text("utf-8-sig")
@@ -105,17 +105,20 @@ def _load_env_file(name: str) -> None:
 
 def _variables(file: str, text: str) -> dict[str, str]:
     variables: dict[str, str] = {}
+    wrong: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         found = re.fullmatch(_LINE, line.strip(), re.VERBOSE)
         if found is None or "\0" in line:
-            raise ConfigurationError(
+            wrong.append(
                 f"--env-file {file}: line {number}: must be KEY=VALUE. Put single quotes around a "
                 "value that contains # or quotation marks."
             )
-        name = found["name"]
-        if name in variables:
-            raise ConfigurationError(f"--env-file {file}: line {number}: sets {name} again.")
-        variables[name] = found["single"] or found["double"] or found["plain"] or ""
+        elif (name := found["name"]) in variables:
+            wrong.append(f"--env-file {file}: line {number}: sets {name} again.")
+        else:
+            variables[name] = found["single"] or found["double"] or found["plain"] or ""
+    if wrong:
+        raise FileError(wrong)
     return variables

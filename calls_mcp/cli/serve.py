@@ -75,7 +75,7 @@ def run(options: Namespace) -> int:
     configure_logs(settings.logs.format, settings.logs.level)
     given = [name for name in _HTTP_OPTIONS if getattr(options, name) is not None]
     if given and options.transport != "http":
-        raise ConfigurationError(f"--{given[0]} needs --transport http.")
+        raise ConfigurationError(f"--{', --'.join(given)}: only with --transport http.")
     if options.transport == "stdio" and sys.stdin.isatty():
         _show_waiting()
     has_uvloop = find_spec("uvloop") is not None

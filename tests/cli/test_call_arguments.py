@@ -67,6 +67,16 @@ def test_any_text_is_accepted_or_refused(pairs: list[str]) -> None:
         assert {*arguments} == {pair.partition("=")[0] for pair in pairs}
 
 
+def test_all_wrong_pairs_are_reported_at_once() -> None:
+    pairs = ["to", "from=a", "say=a", "=b", "from=b", "say=b"]
+    with pytest.raises(ConfigurationError) as error:
+        assigned(pairs, CREATE)
+    assert str(error.value) == (
+        "Argument 1 must be KEY=VALUE, such as limit=5. Argument 4 must be KEY=VALUE, such as "
+        "limit=5. from: pass it only once. say: pass it only once."
+    )
+
+
 @given(strings)
 def test_a_parameter_that_is_not_a_list_is_given_once(name: str) -> None:
     with pytest.raises(ConfigurationError, match="pass it only once"):

@@ -75,6 +75,13 @@ def test_a_variable_that_is_set_twice_is_reported(tmp_path: Path) -> None:
     assert told.stderr.endswith("line 2: sets TWILIO_AUTH_TOKEN again.\n")
 
 
+def test_all_wrong_lines_are_reported_at_once(tmp_path: Path) -> None:
+    file = written(tmp_path, f"TWILIO_AUTH_TOKEN={SECRET}\n{SECRET}\n\nx y\nTWILIO_AUTH_TOKEN=x\n")
+    told = run("policy", "check", "--env-file", file).stderr
+    assert [line.partition(": line ")[2][:2] for line in told.splitlines()] == ["2:", "4:", "5:"]
+    assert SECRET not in told
+
+
 def test_a_missing_file_is_reported() -> None:
     told = run("policy", "check", "--env-file", "no/such/file")
     assert told.returncode == 2

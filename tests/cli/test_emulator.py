@@ -82,6 +82,14 @@ def test_wrong_credentials_are_reported_and_not_shown(
     assert not value or value not in message
 
 
+def test_all_wrong_options_are_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--host", "--port", "--calls", "--speed", "--cps", "--account", "--api-key")
+    values = ("", "-1", "-1", "-1", "0", "AC1", "SK1")
+    given = [f"{option}={value}" for option, value in zip(options, values, strict=True)]
+    message = refusal(capsys, *given, "--auth-token=")
+    assert [option for option in (*options, "--auth-token") if option not in message] == []
+
+
 def test_a_file_that_is_not_a_database_is_named_and_not_changed(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -94,7 +94,7 @@ HTTP = ["--transport", "http", "--port", "0"]
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--console"], "--console needs --transport http"),
+        (["--console"], "--console: only with --transport http"),
         ([*HTTP, "--console", "here"], "--console must be PORT or HOST:PORT"),
         ([*HTTP, "--console", "65536"], "65535"),
         ([*HTTP, "--console", "0.0.0.0:0"], "At 0.0.0.0, other machines would reach the console"),
