@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,11 +28,8 @@ _log = logging.getLogger(__name__)
 
 _BYTE_ORDER_MARK = "\ufeff"
 INVALID_ID = "the id must be a string or an integer"
-_MOST_SCANNED = 262_144  # characters
 _NOT_A_MESSAGE = "the line is not a JSON-RPC message"
-_PART = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[{}\[\]:,]|[^\s{}\[\]:,"]+', re.DOTALL)
 _TOP_LEVEL = 2  # the name of the model, and the member
-_INTEGER = re.compile(r"-?[0-9]{1,40}")
 
 
 class _WithId(TypedDict, total=False):
@@ -162,39 +158,11 @@ class _Line:
 
 
 def _members(text: str) -> dict[str, object]:
-    """Return the members of the outermost object that can be found in invalid JSON.
-
-    A value that is an object or an array is returned as an empty string. Only the beginning of a
-    long text is read.
-    """
-    text = text[:_MOST_SCANNED]
-    members: dict[str, object] = {}
-    depth, key, previous = 0, "", ""
-    if not text.lstrip().startswith("{"):
-        return {}
-    for found in _PART.finditer(text):
-        part = found[0]
-        if part in "{[":
-            depth += 1
-        elif part in "}]":
-            depth -= 1
-        elif depth == 1 and part == ":":
-            key = str(_value(previous))
-            members.setdefault(key, "")
-        elif depth == 1 and previous == ":":
-            members[key] = _value(part)
-        previous = part
-    return members
-
-
-def _value(part: str) -> object:
-    """Return a string or an integer of JSON; None for anything else."""
-    if _INTEGER.fullmatch(part):
-        return int(part)
-    with suppress(ValueError):
-        value: object = json.loads(part)
-        return value if isinstance(value, str) else None
-    return None
+    """Return the members of an object that Python accepts, such as one with a lone surrogate."""
+    with suppress(ValueError, RecursionError):
+        value: object = json.loads(text)
+        return cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    return {}
 
 
 def _id_in(members: Mapping[str, object]) -> RequestId | None:
