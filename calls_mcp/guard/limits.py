@@ -38,8 +38,7 @@ from calls_mcp.storage import (
 from calls_mcp.storage.rate_limiter import RateLimiter
 from calls_mcp.tools.call_summary import CallSummary, summarize
 from calls_mcp.tools.catalog import Operation
-from calls_mcp.tools.outcome import Outcome
-from calls_mcp.tools.preview import Risk
+from calls_mcp.tools.outcome import Outcome, Risk
 from calls_mcp.tools.wording import about, counted, ordinal
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request

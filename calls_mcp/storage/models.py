@@ -14,8 +14,7 @@ from pydantic_core import to_json
 
 from calls_mcp.errors import OutcomeUnknown
 from calls_mcp.tools.catalog import Action
-from calls_mcp.tools.outcome import Failure, Outcome
-from calls_mcp.tools.preview import Preview
+from calls_mcp.tools.outcome import Failure, Outcome, Preview
 
 _T = TypeVar("_T")
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from calls_mcp.tools.catalog import Json, Operation, Parameter, Rule
-from calls_mcp.tools.speech import spoken
+from calls_mcp.tools.validation import spoken
 
 _PLACES = {"path": "in the path", "query": "in the query", "form": "in the form body"}
 _BOUNDS = {

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, timedelta
 from difflib import SequenceMatcher
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
-from calls_mcp.tools.ascii_urls import ascii_url
+import idna
+
+from calls_mcp.observability.redaction import first_invisible
 from calls_mcp.tools.catalog import Json, Operation, Parameter
 
 _LONGEST_NAME = 64  # characters
@@ -26,6 +28,9 @@ _USER_AT_HOST = re.compile(
     r"(?!client:)(sips?:)?(?!sips?:)([^@:;]+)(?:[:;][^@]*)?@(.+)", re.IGNORECASE
 )
 _COMPARISON = re.compile(r"\s*([<>])=?$")
+_URL = re.compile(r"(https?://)([^/?#]*@)?([^/?#]*)(.*)", re.IGNORECASE)
+_NOT_ALLOWED = re.compile(r"[^!-~]|\\")
+_TO_ENCODE = re.compile(r"[^!-~]|%(?![0-9A-Fa-f]{2})")
 
 
 def suggested_name(operation: Operation, name: str) -> str:
@@ -56,7 +61,7 @@ def suggested_values(parameter: Parameter, text: str) -> Iterator[Json]:
             yield text.lstrip(f"{sign}= ")
     if parameter.type.asserts.get("format") == "http-url":
         with suppress(ValueError):
-            yield ascii_url(text)
+            yield _ascii_url(text)
     bare = text.replace("(0)", "").translate(dict.fromkeys(map(ord, " ().-/")))
     if text.startswith("-"):  # perhaps an exclusion
         return
@@ -75,6 +80,43 @@ def suggested_list(parameter: Parameter, items: str | Sequence[str]) -> list[Jso
     choices = [str(choice) for choice in parameter.choices]
     closest = [_closest(word, choices) for word in words]
     return [choice for choice in closest if choice] if all(closest) else []
+
+
+def instead_of_character(text: str) -> str:
+    """Return what to send instead of the first character that URLs must not contain.
+
+    Return an empty text if there is no such character, or if `text` is no URL at all.
+    """
+    url, found = _URL.fullmatch(text), _NOT_ALLOWED.search(text)
+    if not url or not found:
+        return ""
+    character = found[0]
+    in_host = url.start(3) <= found.start() < url.end(3)
+    if character == "\\" or (in_host and character.isascii()):
+        return f'without "{character}"'
+    if in_host:
+        return f'with the host name in Punycode (xn--) instead of "{character}"'
+    return f'with {quote(character, errors="replace")} instead of "{character}"'
+
+
+def _ascii_url(text: str) -> str:
+    """Return a URL in ASCII: its host name in Punycode, and the rest percent-encoded.
+
+    Raises:
+        ValueError: `text` is no URL, or has an invisible character or no valid host name.
+    """
+    url = _URL.fullmatch(text)
+    if not url or first_invisible(text):
+        raise ValueError("not a URL that can be written in ASCII")
+    scheme, user, place, rest = url.groups(default="")
+    if not place.isascii():
+        host, colon, port = place.partition(":")
+        place = idna.encode(host, uts46=True).decode() + colon + port
+    return f"{scheme.lower()}{_encoded(user)}{place}{_encoded(rest)}"
+
+
+def _encoded(text: str) -> str:
+    return _TO_ENCODE.sub(lambda found: quote(found[0]), text)
 
 
 def _end_of_day(text: str) -> Iterator[str]:

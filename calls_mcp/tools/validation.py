@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from html import escape
 from itertools import islice
 from typing import cast
 from urllib.parse import urlsplit
@@ -13,7 +14,6 @@ from jsonschema import Draft202012Validator, FormatChecker
 
 from calls_mcp.errors import KNOWN_ARGUMENT, NONE_OF_THEM, NOTHING, Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK, first_invisible, quoted
-from calls_mcp.tools.ascii_urls import instead_of_character
 from calls_mcp.tools.catalog import (
     AddressKind,
     Json,
@@ -25,8 +25,12 @@ from calls_mcp.tools.catalog import (
 )
 from calls_mcp.tools.list_filters import filter_warnings, time_in_utc, utc
 from calls_mcp.tools.schema import checked_schema
-from calls_mcp.tools.speech import spoken
-from calls_mcp.tools.suggestions import suggested_list, suggested_name, suggested_values
+from calls_mcp.tools.suggestions import (
+    instead_of_character,
+    suggested_list,
+    suggested_name,
+    suggested_values,
+)
 from calls_mcp.tools.wording import counted, listed
 
 FORMATS = FormatChecker(formats=())
@@ -35,6 +39,7 @@ _MAX_UNKNOWN_NAMES = 50  # reported
 _LONGEST_GUESSED = 256  # characters
 _LARGEST_SHOWN = 10**15
 _MOST_ITEMS = 5  # of a list, shown
+_RETURN = "&#13;"  # XML parsers read a bare one as a line feed
 _LIKE_A_NUMBER = re.compile(r"[+(]?[0-9][0-9 ()./-]*")
 
 
@@ -87,6 +92,12 @@ def validate(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
         ignored=frozenset(ignored),
         warnings=(*(f"{name} {reason}" for name, reason in ignored.items()), *about_filters),
     )
+
+
+def spoken(text: str) -> str:
+    """Return TwiML that says exactly `text`, which has no control characters except whitespace."""
+    escaped = escape(text, quote=False).replace("\r", _RETURN)
+    return f"<Response><Say>{escaped}</Say></Response>"
 
 
 @FORMATS.checks("http-url", raises=ValueError)

@@ -22,7 +22,7 @@ from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.storage import ApprovalRequest, Binding, open_storage
 from calls_mcp.tools.catalog import Json, load_operations
-from calls_mcp.tools.preview import Preview
+from calls_mcp.tools.outcome import Preview
 from tests.benchmarks.api import emulator
 from tests.benchmarks.measurement import Measurement
 from tests.harness import access_to, placing

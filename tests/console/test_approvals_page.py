@@ -12,7 +12,7 @@ import pytest
 
 from calls_mcp.storage import ApprovalRequest, Binding, OperatorDecision, models
 from calls_mcp.storage.models import as_json
-from calls_mcp.tools.preview import Preview
+from calls_mcp.tools.outcome import Preview
 from tests.audit_records import records_in
 from tests.console.harness import (
     Harness,

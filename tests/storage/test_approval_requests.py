@@ -19,7 +19,7 @@ from calls_mcp.storage import (
     StorageOptions,
     open_storage,
 )
-from calls_mcp.tools.preview import Preview, Risk
+from calls_mcp.tools.outcome import Preview, Risk
 
 pytestmark = pytest.mark.anyio
 
