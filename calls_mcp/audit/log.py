@@ -128,23 +128,20 @@ class AuditStream:
         self._last = record.link
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """A change between its first and its second record.
 
-    `id` links the two records. `started` is by the monotonic clock, in seconds. `recorded` says
-    whether the second record was written; it is None until that was tried.
+    `id` links the two records. `started` is by the monotonic clock, in seconds.
     """
 
     id: str
     entry: Entry
     started: float
-    is_begun: bool = False
-    recorded: bool | None = None
 
 
 class AuditLog:
-    """Writes to `destination` in a thread, one record at a time.
+    """Writes to `destination` in a thread, one record at a time, even if the task is cancelled.
 
     `clock` returns the time of a record, in epoch seconds. A record fails if it has waited
     `busy_timeout` seconds for others.
@@ -162,7 +159,9 @@ class AuditLog:
         self._numbers: Numbers = numbers
         self._clock = clock
         self._queue = anyio.CapacityLimiter(1)
-        self._lock = threading.Lock()  # a cancelled task leaves the queue before its thread is done
+        self._lock = (
+            threading.Lock()
+        )  # asyncio's own cancellation leaves the queue too early
 
     async def begin(self, entry: Entry) -> Attempt:
         """Record a change that is about to be sent. The caller must `end` the returned attempt.
@@ -171,26 +170,23 @@ class AuditLog:
             AuditUnavailable: It could not be recorded, so it must not be sent.
         """
         attempt = Attempt(secrets.token_hex(8), entry, time.monotonic())
-        fields = self._fields("before", attempt.id, decision_fields(entry, self._numbers))
-        try:
-            await self._in_thread(partial(self._begin, attempt, fields, self._until()))
-        except anyio.get_cancelled_exc_class():
-            await self.end(attempt, Ending("error", "cancelled"))
-            raise
+        await self._append("before", attempt.id, decision_fields(entry, self._numbers))
         return attempt
 
     async def end(self, attempt: Attempt, ending: Ending) -> bool:
-        """Record the result of a change, even if the task is cancelled.
+        """Record the result of a change.
 
         Returns:
             Whether the result was recorded. If not, the tool call's result should have a warning,
-            because the change was made. Ending an attempt again changes nothing.
+            because the change was made.
         """
         duration = time.monotonic() - attempt.started
         outcome = result_fields(attempt.entry, ending, duration, self._numbers)
-        fields = self._fields("after", attempt.id, outcome)
-        await self._shielded(partial(self._end, attempt, fields, self._until()))
-        return attempt.recorded is True
+        try:
+            await self._append("after", attempt.id, outcome)
+        except AuditUnavailable:
+            return False
+        return True
 
     async def record(self, entry: Entry) -> None:
         """Record a refusal or a request for confirmation; nothing is sent for these.
@@ -198,10 +194,7 @@ class AuditLog:
         Raises:
             AuditUnavailable: It could not be recorded.
         """
-        fields = self._fields(
-            "decided", secrets.token_hex(8), decision_fields(entry, self._numbers)
-        )
-        await self._in_thread(partial(self._append, fields, self._until()))
+        await self._append("decided", secrets.token_hex(8), decision_fields(entry, self._numbers))
 
     async def require_ready(self) -> None:
         """Check whether a change could be recorded now, without recording anything.
@@ -209,64 +202,38 @@ class AuditLog:
         Raises:
             AuditUnavailable: It could not.
         """
-        until = self._until()
-        check = partial(self._destination.require_ready, until)
-        await self._in_thread(partial(self._attempt, check, until))
+        await self._in_thread(self._destination.require_ready)
 
     async def aclose(self) -> None:
         """Close the destination."""
-        await self._shielded(self._destination.close)
-
-    def _until(self) -> float:
-        return time.monotonic() + self._busy_timeout
-
-    def _fields(self, phase: str, identifier: str, rest: Fields) -> Fields:
-        return {**rest, "time": timestamp(self._clock()), "phase": phase, "id": identifier}
-
-    async def _shielded(self, job: Callable[[], None]) -> None:
-        """Run an idempotent job, even if the task is cancelled."""
         with anyio.CancelScope(shield=True):
-            try:
-                await self._in_thread(job)
-            except anyio.get_cancelled_exc_class():  # asyncio's own cancellation ignores the shield
-                await self._in_thread(job)
-                raise
+            await anyio.to_thread.run_sync(self._close, limiter=self._queue)
 
-    async def _in_thread(self, job: Callable[[], None]) -> None:
-        await anyio.to_thread.run_sync(self._alone, job, limiter=self._queue)
+    async def _append(self, phase: str, identifier: str, rest: Fields) -> None:
+        now = timestamp(self._clock())
+        fields = {**rest, "time": now, "phase": phase, "id": identifier}
+        await self._in_thread(partial(self._destination.append, fields))
 
-    def _alone(self, job: Callable[[], None]) -> None:
-        with self._lock:
-            job()
+    async def _in_thread(self, job: Callable[[float], None]) -> None:
+        """Run `job`, which gets the end of its wait, after all others."""
+        until = time.monotonic() + self._busy_timeout
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._run, job, until, limiter=self._queue)
 
-    def _begin(self, attempt: Attempt, fields: Fields, until: float) -> None:
-        if attempt.recorded is None:  # otherwise it was cancelled before its turn came
-            self._append(fields, until)
-            attempt.is_begun = True
-
-    def _end(self, attempt: Attempt, fields: Fields, until: float) -> None:
-        if attempt.recorded is None:
-            attempt.recorded = attempt.is_begun and self._is_appended(fields, until)
-
-    def _append(self, fields: Fields, until: float) -> None:
-        self._attempt(partial(self._destination.append, fields, until), until)
-
-    def _attempt(self, job: Callable[[], None], until: float) -> None:
+    def _run(self, job: Callable[[float], None], until: float) -> None:
         try:
-            if time.monotonic() > until:  # those before it in the queue took all the time
-                raise TimeoutError("it is busy")
-            job()
+            with self._lock:
+                if time.monotonic() > until:  # those before it in the queue took all the time
+                    raise TimeoutError("it is busy")
+                job(until)
         except _FAILURES as error:
             unavailable = AuditUnavailable(self._destination.where, _reason(error))
             _logger.error("%s", unavailable.for_operator)  # noqa: TRY400  # a traceback would add nothing
             raise unavailable from error
 
-    def _is_appended(self, fields: Fields, until: float) -> bool:
-        try:
-            self._append(fields, until)
-        except AuditUnavailable:
-            return False
-        return True
+    def _close(self) -> None:
+        with self._lock:
+            self._destination.close()
 
 
 @asynccontextmanager
