@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from math import ceil
 from random import uniform
 from typing import Literal
 
 from calls_mcp.errors import InvocationError, NotAttempted, Rejected
-from calls_mcp.twilio.responses import circuit_open
 
 CircuitState = Literal["closed", "half_open", "open"]
 
@@ -47,7 +47,7 @@ class CircuitBreaker:
             NotAttempted: The circuit is open.
         """
         if self._next_trial is not None and self.state == "open":
-            raise circuit_open(self._failures, self._next_trial - self._clock())
+            raise _open(self._failures, self._next_trial - self._clock())
 
     def require_closed(self) -> None:
         """Raise if the circuit is not closed.
@@ -56,7 +56,7 @@ class CircuitBreaker:
             NotAttempted: The circuit is open or half open.
         """
         if self._next_trial is not None:
-            raise circuit_open(self._failures, self._next_trial - self._clock())
+            raise _open(self._failures, self._next_trial - self._clock())
 
     @contextmanager
     def guard(self, *, is_urgent: bool) -> Generator[bool]:
@@ -104,3 +104,15 @@ class CircuitBreaker:
     def _schedule_trial(self) -> None:
         pause = _FIRST_PAUSE * 2 ** min(self._trials, _DOUBLINGS)
         self._next_trial = self._clock() + pause * uniform(*_SPREAD)  # noqa: S311  no secret
+
+
+def _open(failures: int, wait: float) -> NotAttempted:
+    """Return the error while the circuit is open, for another `wait` seconds."""
+    seconds = max(1, ceil(wait))
+    return NotAttempted(
+        f"Nothing was sent: the API has failed {failures} times in a row; "
+        f"the next attempt is in {seconds} s.",
+        f"Wait {seconds} s, then try again. If this continues, the operator must check the network "
+        "and the API's status.",
+        retry_after=seconds,
+    )

@@ -2,14 +2,14 @@
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
+from html.parser import HTMLParser
 from http import HTTPStatus
-from math import ceil
 from typing import Self, cast
 from urllib.parse import urlsplit
 
@@ -32,10 +32,11 @@ from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import CONFIG, Json, address_kind
 from calls_mcp.tools.outcome import CallSummary
 from calls_mcp.tools.wording import about
-from calls_mcp.twilio.error_text import message_in
 from calls_mcp.twilio.requests import Request
 
 _LONGEST_MESSAGE = 300  # characters
+_MOST_READ = 8192  # bytes of a text, and characters of a message
+_NOT_SHOWN = frozenset({"script", "style", "template", "noscript"})
 _LONGEST_HOST = 100  # characters
 _LONGEST_WAIT = 86_400.0  # seconds
 _TRY_LATER = "Nothing was changed, so it is safe to try again later."
@@ -87,7 +88,7 @@ class Response:
             headers.get("Twilio-Request-Id", ""),
             _parse_retry_after(headers.get("Retry-After", "")),
             headers.get("Date", ""),
-            "" if _is_success(status) else message_in(payload, body),
+            "" if _is_success(status) else _message_in(payload, body),
             headers.get("Location", "") if status // 100 == 3 else "",  # noqa: PLR2004
         )
 
@@ -124,6 +125,62 @@ def _parse_retry_after(text: str) -> float | None:
         return max(0.0, (moment - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def _message_in(payload: object, body: bytes) -> str:
+    """Return the message on one line, or an empty string. `payload` is the JSON in `body`, if any.
+
+    JSON has Twilio's `message`, or the `title` and `detail` of RFC 9457. Other bodies are plain
+    text or HTML.
+    """
+    if isinstance(payload, dict):
+        fields = cast("Mapping[str, object]", payload)
+        words = _text(fields.get("message"))
+        return words or _joined(": ", (_text(fields.get(name)) for name in ("title", "detail")))
+    if payload is not None or body == b"null":
+        return ""
+    text = body[:_MOST_READ].decode(errors="replace").rstrip("\ufffd")
+    if "<" in text:
+        return _Page.text_of(text)
+    return "" if "\ufffd" in text or "\0" in text else _text(text)
+
+
+def _text(value: object) -> str:
+    return one_line(value, _MOST_READ) if isinstance(value, str) else ""
+
+
+def _joined(separator: str, texts: Iterable[str]) -> str:
+    """Return the texts without repetitions, such as the title of a page and its heading."""
+    return separator.join(dict.fromkeys(text for text in texts if text))
+
+
+class _Page(HTMLParser):
+    """Collects the text of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._texts: list[str] = []
+        self._not_shown = ""
+
+    @classmethod
+    def text_of(cls, page: str) -> str:
+        """Return the text on one line. A tag that is cut off at the end is not shown."""
+        parser = cls()
+        with suppress(AssertionError):  # older Pythons raise it for `<![x]>`
+            parser.feed(page)
+        return _joined(" ", map(_text, parser._texts))
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        del attrs
+        self._not_shown = self._not_shown or (tag if tag in _NOT_SHOWN else "")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._not_shown:
+            self._not_shown = ""
+
+    def handle_data(self, data: str) -> None:
+        if not self._not_shown:
+            self._texts.append(data)
 
 
 def require_usable(request: Request, response: Response, secrets: Sequence[str]) -> None:
@@ -165,26 +222,6 @@ def not_sent(reason: str) -> Unreachable:
 def not_attempted(reason: str) -> NotAttempted:
     """Return the error for a request that was not attempted."""
     return NotAttempted(f"Nothing was sent: {reason}.", _TRY_LATER)
-
-
-def no_free_connection(kind: str, limit: int, wait: float) -> NotAttempted:
-    """Return the error for a request for which no connection became free."""
-    return NotAttempted(
-        f"Nothing was sent: all {limit} connections for {kind} were busy for {wait:g} s.",
-        _TRY_LATER,
-    )
-
-
-def circuit_open(failures: int, wait: float) -> NotAttempted:
-    """Return the error while the circuit is open, for another `wait` seconds."""
-    seconds = max(1, ceil(wait))
-    return NotAttempted(
-        f"Nothing was sent: the API has failed {failures} times in a row; "
-        f"the next attempt is in {seconds} s.",
-        f"Wait {seconds} s, then try again. If this continues, the operator must check the network "
-        "and the API's status.",
-        retry_after=seconds,
-    )
 
 
 def no_usable_response(
