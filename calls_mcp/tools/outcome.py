@@ -93,9 +93,9 @@ class Preview:
     def _lines(self) -> Iterator[str]:
         yield f"{self.headline}."
         yield from self.facts
-        if self.heard:
-            yield " ".join(self.heard)
         yield from (f"{risk.label}: {risk.text}" for risk in self.risks)
+        if self.heard:  # a long text must not push the risks out of sight
+            yield " ".join(self.heard)
         yield " ".join((f"Requested by {self.requester}.", *self.details))
         exact = ", ".join(f"{name} {value}" for name, value in self.arguments)
         yield f"Exact arguments: {exact}."

@@ -39,10 +39,10 @@ async def test_the_preview_of_a_new_call_mentions_all_effects(
         f"The caller ID is {formatted(CALLER)}.",
         "The call is placed immediately and costs money.",
         "It lasts at most 4 h.",
-        'It presses the keys "1w2".',
         'Unknown instructions: "https://example.com/voice" (GET) decides what is heard.',
         "Recorded: The law may require the consent of everyone on the call.",
         "New number: This server has not called it in the past year.",
+        'It presses the keys "1w2".',
         (f'Requested by "tester". Account {ACCOUNT}. Note: twiml is ignored because url is given.'),
         (
             f'Exact arguments: to "{TALKS_FOR_AN_HOUR}", from "{CALLER}", url "{url}", '
@@ -208,6 +208,13 @@ async def test_the_effect_of_a_status_with_new_instructions_is_not_promised(
         text = await preview(agent, "update_call", **arguments)
     assert "does not say what status and new instructions do together" in text
     assert "disconnected" not in text
+
+
+async def test_a_long_text_does_not_push_the_risks_out_of_sight(harness: Harness) -> None:
+    said = placing(twiml=f"<Response><Say>{'Hello. ' * 500}</Say></Response>", record=True)
+    async with harness.connect() as agent:
+        text = await preview(agent, "create_call", **said)
+    assert 0 < text.index("Recorded: ") < text.index("A voice says ")
 
 
 @pytest.mark.requirement("08", "09")
