@@ -8,7 +8,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import phonenumbers
-from phonenumbers import PhoneNumberType, timezone
+from phonenumbers import PhoneNumber, PhoneNumberType, timezone
 
 from calls_mcp.guard.policy import CountryHours, Hours, Requirement, numbers_of, strictest
 from calls_mcp.guard.twiml_words import shown
@@ -23,7 +23,6 @@ _ANYWHERE = frozenset(
         PhoneNumberType.SHARED_COST,
         PhoneNumberType.TOLL_FREE,
         PhoneNumberType.UAN,
-        PhoneNumberType.UNKNOWN,
         PhoneNumberType.VOICEMAIL,
         PhoneNumberType.VOIP,
     }
@@ -162,14 +161,24 @@ def _look_up(number: str) -> tuple[str, tuple[ZoneInfo, ...]]:
         parsed = phonenumbers.parse(number)
     except phonenumbers.NumberParseException:
         return "", ()
-    country = phonenumbers.region_code_for_number(parsed) or ""
-    if phonenumbers.number_type(parsed) in _ANYWHERE:
+    country, number_type = _country(parsed), phonenumbers.number_type(parsed)
+    if number_type in _ANYWHERE:
         return country, ()
-    names = timezone.time_zones_for_number(parsed)
+    if number_type == PhoneNumberType.UNKNOWN:  # its numbering plan may be newer than the library
+        names = timezone.time_zones_for_geographical_number(parsed)
+    else:
+        names = timezone.time_zones_for_number(parsed)
     try:
         return country, tuple(ZoneInfo(name) for name in names if name != timezone.UNKNOWN_TIMEZONE)
     except ZoneInfoNotFoundError:
         return country, ()  # the number may be in the zone that this machine does not know
+
+
+def _country(number: PhoneNumber) -> str:
+    """Return the country of a number; empty if its calling code does not say which it is."""
+    sharing = phonenumbers.region_codes_for_country_code(number.country_code or 0)
+    alone = sharing[0] if len(sharing) == 1 else ""
+    return phonenumbers.region_code_for_number(number) or alone
 
 
 def _city(time: datetime) -> str:

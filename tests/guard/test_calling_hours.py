@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from calls_mcp.guard.calling_hours import local_times, untimely
 from calls_mcp.guard.policy import CountryHours, Hours, Span
-from calls_mcp.guard.policy.hours import NEVER
+from calls_mcp.guard.policy.hours import ALWAYS, NEVER
 from tests.guard.approving import approve_next, as_it_is_found
 from tests.guard.policy.cases import SHIPPED
 from tests.harness import Agent, Harness, open_harness, placing
@@ -64,6 +64,10 @@ def is_open(number: str, now: datetime, hours: Hours = HOURS) -> bool:
         pytest.param("sip:0012025550171@a.com", "2026-01-06T07:00:00", False, id="exit code"),
         pytest.param(f"{NEW_YORK}9", "2026-01-06T07:00:00", False, id="extra digit"),
         pytest.param(f"sip:{NEW_YORK}99@a.com", "2026-01-06T07:00:00", False, id="extra digits"),
+        pytest.param("+447700900123", "2026-01-06T03:00:00", False, id="not in the plan"),
+        pytest.param("+15551234567", "2026-01-06T07:00:00", False, id="no area code"),
+        pytest.param("+5215512345678", "2026-01-06T07:00:00", False, id="old Mexican mobile"),
+        pytest.param("+9999123456", "2026-01-06T07:00:00", True, id="no country"),
     ],
 )
 def test_a_number_can_be_called_if_it_is_a_time_for_calls_in_all_its_zones(
@@ -110,6 +114,11 @@ def test_a_refusal_gives_the_local_time_the_hours_and_when_to_try_again() -> Non
     assert both[0].hint.startswith("Try again in 21 h. ")
     (never,) = untimely(replace(HOURS, daily=NEVER), [BERLIN], at("2026-01-04T12:00"))
     assert "Call again" not in never.hint
+
+
+def test_the_hours_of_a_country_apply_to_its_numbers_that_are_not_in_the_plan() -> None:
+    hours = replace(HOURS, daily=ALWAYS, countries={"IN": CountryHours(daily=NEVER)})
+    assert not is_open("+91987654321", at("2026-01-06T09:00"), hours)
 
 
 def test_a_country_has_its_own_requirement_and_so_has_an_unknown_time() -> None:

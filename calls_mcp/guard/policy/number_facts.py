@@ -1,5 +1,6 @@
 """What is known about a phone number, from the numbering plans of all countries."""
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -7,6 +8,8 @@ import phonenumbers
 from phonenumbers import PhoneNumber
 
 from calls_mcp.guard.policy.sip_address import LONGEST_EMERGENCY, SHORTEST_SUBSCRIBER
+
+_OLD_MEXICAN_MOBILE = re.compile(r"\A\+521")  # until 2019; networks still accept it
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,9 @@ def look_up(number: str) -> NumberFacts:
 
 
 def _starts(number: str) -> tuple[str, ...]:
-    """Return the numbers with which a number begins, longest first."""
-    return tuple(number[:end] for end in range(len(number) - 1, SHORTEST_SUBSCRIBER, -1))
+    """Return the numbers with which a number begins, as they are dialed now, longest first."""
+    current = _OLD_MEXICAN_MOBILE.sub("+52", number)
+    return tuple(current[:end] for end in range(len(number) - 1, SHORTEST_SUBSCRIBER, -1))
 
 
 def _e164(number: PhoneNumber) -> str:

@@ -21,6 +21,7 @@ LIST = """\
 # The list of 1 May
 +49 (0)30 / 1234-5678   # Ann: "never again"
 +1 (202) 555.0171
++52 55 1234 5678
 
 +4440*
 +41 44 6*\r
@@ -54,6 +55,7 @@ def policy(tmp_path: Path) -> Callable[[str, str], Policy]:
         (SWISS, True),
         ("+4104466818001", True),
         ("+41447000000", False),
+        ("+5215512345678", True),
         (FRENCH, False),
         ("client:alice", False),
         ("sip:alice@example.com", False),
