@@ -3,7 +3,7 @@
 import json
 import os
 import sysconfig
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from tests.clients.pins import CLIENTS, node
 
-User = Literal["accept", "decline"]
+Reply = Literal["accept", "decline"]
 Era = Literal["auto", "legacy"]
 
 SERVER = [str(Path(sysconfig.get_path("scripts"), "calls-mcp")), "serve", "--sandbox"]
@@ -99,10 +99,13 @@ def environment(home: Path) -> dict[str, str]:
 
 @asynccontextmanager
 async def conversing(
-    name: str, home: Path, *, user: User | None = None, era: Era = "auto", url: str = ""
+    name: str, home: Path, *, user: Sequence[Reply] = (), era: Era = "auto", url: str = ""
 ) -> AsyncGenerator[Driven]:
-    """Connect a client to its own sandbox on stdio, or to the server at `url`."""
-    plan = {"command": [] if url else SERVER, "url": url, "user": user or "", "era": era}
+    """Connect a client to its own sandbox on stdio, or to the server at `url`.
+
+    The `user` replies to the questions in this order, and to all further ones with the last reply.
+    """
+    plan = {"command": [] if url else SERVER, "url": url, "user": [*user], "era": era}
     log = home / "stderr"
     with log.open("wb") as stderr:
         process = await anyio.open_process(

@@ -87,19 +87,12 @@ def _plain(schema: Schema) -> Schema:
 
 
 @each_asking
-async def test_an_agent_lists_places_and_deletes_calls_after_its_user_approves(
+async def test_an_agent_places_and_deletes_only_the_calls_that_its_user_approves(
     framework: Framework, tmp_path: Path
 ) -> None:
-    async with conversing(framework.name, tmp_path, user="accept") as driven:
-        await walk(driven, asks=True)
-
-
-@each_asking
-async def test_an_agent_places_no_call_if_its_user_declines(
-    framework: Framework, tmp_path: Path
-) -> None:
-    async with conversing(framework.name, tmp_path, user="decline") as driven:
+    async with conversing(framework.name, tmp_path, user=("decline", "accept")) as driven:
         await refuse(driven)
+        await walk(driven, asks=True)
 
 
 @each

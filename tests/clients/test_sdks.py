@@ -6,7 +6,7 @@ import pytest
 
 from tests.clients.conversation import Era, conversing, needs_client
 from tests.clients.inspector import Inspector
-from tests.clients.walk import PLACE, blunder, refuse, sids, token, walk
+from tests.clients.walk import GUEST, PLACE, blunder, refuse, sids, token, walk
 
 pytestmark = [pytest.mark.anyio, pytest.mark.clients]
 
@@ -33,21 +33,14 @@ each_era = pytest.mark.parametrize("era", ERAS)
 
 
 @each
-async def test_a_program_lists_places_and_deletes_calls_after_its_user_approves(
+async def test_a_program_places_and_deletes_only_the_calls_that_its_user_approves(
     name: str, era: Era, tmp_path: Path
 ) -> None:
-    async with conversing(name, tmp_path, user="accept", era=era) as driven:
+    async with conversing(name, tmp_path, user=("decline", "accept"), era=era) as driven:
+        await refuse(driven)
         await walk(driven, asks=True)
     spoken = driven.about["protocol"]
     assert spoken == (MODERN if era == "auto" else LAST_LEGACY)
-
-
-@each
-async def test_a_program_places_no_call_if_its_user_declines(
-    name: str, era: Era, tmp_path: Path
-) -> None:
-    async with conversing(name, tmp_path, user="decline", era=era) as driven:
-        await refuse(driven)
 
 
 @each
@@ -83,11 +76,11 @@ async def test_fastmcp_raises_an_error_with_every_fault(tmp_path: Path) -> None:
 
 @needs_client("inspector")
 @each_era
-async def test_the_inspector_lists_the_tools_and_calls_one_on_stdio(
+async def test_the_inspector_finds_every_tool_compatible_and_calls_one_on_stdio(
     era: Era, tmp_path: Path
 ) -> None:
     inspector = Inspector(tmp_path, era=era)
-    status, listed = await inspector.ask("tools/list")
+    status, listed = await inspector.ask("tools/list", "--strict")
     assert status == 0
     assert {tool["name"] for tool in listed["tools"]} == TOOLS
     answer = await blunder(inspector)
@@ -95,10 +88,11 @@ async def test_the_inspector_lists_the_tools_and_calls_one_on_stdio(
 
 
 @needs_client("inspector")
-async def test_the_inspector_lists_places_and_deletes_calls_over_http_by_token(
-    tmp_path: Path, sandbox: str
-) -> None:
-    await walk(Inspector(tmp_path, [sandbox]), asks=False)
+async def test_the_inspector_places_a_call_over_http_by_token(tmp_path: Path, sandbox: str) -> None:
+    inspector = Inspector(tmp_path, [sandbox])
+    shown = await inspector.call("create_call", **PLACE)
+    placed = await inspector.call("create_call", **PLACE, confirmation_token=token(shown))
+    assert sids(await inspector.call("list_calls", to=GUEST)) == sids(placed)
 
 
 @needs_client("inspector")
@@ -109,11 +103,3 @@ async def test_the_inspector_ends_its_server_with_each_request_and_a_token_outli
     shown = await inspector.call("create_call", **PLACE)
     answer = await inspector.call("create_call", **PLACE, confirmation_token=token(shown))
     assert len(sids(answer)) == 1
-
-
-@needs_client("inspector")
-async def test_the_inspector_finds_no_incompatible_tool(
-    tmp_path: Path,
-) -> None:
-    status, _ = await Inspector(tmp_path).ask("tools/list", "--strict")
-    assert status == 0

@@ -73,6 +73,8 @@ async def blunder(speaking: Speaking) -> Answer:
     """Place a call with four faults, all of which the model must be able to read."""
     answer = await speaking.call("create_call", **BAD)
     for name in ("to", "timeout", "whom", "say"):  # in the text, or in structured content
-        assert re.search(rf'- {name}: |unknown argument "{name}"|/{name}\\?"', answer.seen)
+        assert re.search(
+            rf'- (missing: )?{name}\b|unknown argument "{name}"|/{name}\\?"', answer.seen
+        )
     assert "+15005550205" in answer.seen  # what to send instead
     return answer

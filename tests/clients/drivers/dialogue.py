@@ -12,18 +12,22 @@ Answer = dict[str, Any]
 
 @dataclass
 class Plan:
-    """How to reach the server, and what the user answers; None means that they are not asked."""
+    """How to reach the server, and what the user answers.
+
+    The last answer is given to all further questions. Without any, the user can't be asked.
+    """
 
     command: list[str]
     url: str = ""
-    user: str = ""
+    user: list[str] = field(default_factory=list)
     era: str = "auto"
     asked: list[str] = field(default_factory=list)
 
     def content(self, message: str) -> dict[str, bool] | None:
         """Return the form as the user submits it; nothing if they decline."""
         self.asked.append(message)
-        return {"approve": True} if self.user == "accept" else None
+        reply = self.user.pop(0) if len(self.user) > 1 else self.user[0]
+        return {"approve": True} if reply == "accept" else None
 
 
 def plan() -> Plan:

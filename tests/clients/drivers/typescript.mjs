@@ -31,16 +31,17 @@ let asked = [];
 let protocol = null;
 
 async function connected() {
-  const capabilities = plan.user ? { elicitation: { form: {} } } : {};
+  const capabilities = plan.user.length ? { elicitation: { form: {} } } : {};
   const options = modern ? { capabilities, versionNegotiation: { mode: plan.era } } : { capabilities };
   const client = new Client({ name: "typescript-driver", version: "1" }, options);
-  if (plan.user) {
+  if (plan.user.length) {
     const schema = modern
       ? "elicitation/create"
       : (await import("@modelcontextprotocol/sdk/types.js")).ElicitRequestSchema;
     client.setRequestHandler(schema, async ({ params }) => {
       asked.push(params.message);
-      if (plan.user === "accept") return { action: "accept", content: { approve: true } };
+      const reply = plan.user.length > 1 ? plan.user.shift() : plan.user[0];
+      if (reply === "accept") return { action: "accept", content: { approve: true } };
       return { action: "decline" };
     });
   }
