@@ -6,7 +6,7 @@ They are flat and have no references, because some model APIs refuse other schem
 from functools import cache
 from typing import Any
 
-from calls_mcp.tools.catalog import Operation, Parameter, Schema
+from calls_mcp.tools.catalog import Operation, Schema
 from calls_mcp.tools.outcome import Outcome
 
 _ANSWERS = {
@@ -29,11 +29,6 @@ def input_schema(operation: Operation) -> Schema:
     }
     required = [p.name for p in parameters if p.required]
     return {**schema, "required": [*required]} if required else schema
-
-
-def checked_schema(parameter: Parameter) -> Schema:
-    """Return the schema that validates an argument: the published part and the asserts."""
-    return {"allOf": [parameter.schema, parameter.type.asserts]}
 
 
 def output_schema(operation: Operation) -> Schema:
