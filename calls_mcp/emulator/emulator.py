@@ -26,6 +26,7 @@ from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callbacks import CallbackSender
 from calls_mcp.emulator.clock import AdjustableClock, Clock, accelerated
 from calls_mcp.emulator.scenario import VALID_FROM, Reaction, Scenario, Script
+from calls_mcp.emulator.voice.dialing import execute
 from calls_mcp.emulator.voice.switchboard import Switchboard
 from calls_mcp.emulator.webhooks import webhooks
 
@@ -114,7 +115,7 @@ class Emulator:
             sender = CallbackSender(store.callbacks, hooks)
             await stack.enter_async_context(sender.running())
             numbers = {*self.own_numbers, *self.scenario.own_numbers}
-            self._switchboard = Switchboard(store, self.scenario, numbers, hooks)
+            self._switchboard = Switchboard(store, self.scenario, numbers, hooks, execute)
             await stack.enter_async_context(self._switchboard.running())
             self._app = self._application(store, sender, clock, numbers)
             if listener:

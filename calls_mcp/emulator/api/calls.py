@@ -31,7 +31,7 @@ from calls_mcp.emulator.recordings import RecordingOptions
 from calls_mcp.emulator.scenario import INVALID_FROM, Scenario, Script
 from calls_mcp.emulator.voice.callee import Callee
 from calls_mcp.emulator.voice.instructions import Instructions, Method
-from calls_mcp.emulator.voice.session import Leg
+from calls_mcp.emulator.voice.leg import Leg
 from calls_mcp.emulator.voice.switchboard import Switchboard
 
 INSTRUCTIONS = ("Url", "Twiml", "ApplicationSid")

@@ -6,25 +6,23 @@ from dataclasses import replace
 
 from calls_mcp.emulator.call_lifecycle import DEFAULT_TIME_LIMIT, Status
 from calls_mcp.emulator.voice import verbs
-from calls_mcp.emulator.voice.exchange import (
+from calls_mcp.emulator.voice.instructions import Instructions
+from calls_mcp.emulator.voice.leg import (
+    FOREVER,
     Changed,
     Connected,
+    Ended,
     Gone,
     Input,
+    Leg,
     Party,
     Pressed,
-    Released,
-)
-from calls_mcp.emulator.voice.instructions import Instructions
-from calls_mcp.emulator.voice.session import (
-    FOREVER,
-    Ended,
-    LeaveQueue,
     Redirected,
-    Session,
+    Released,
     Steps,
-    Verb,
 )
+from calls_mcp.emulator.voice.session import LeaveQueue, Session, Verb
+from calls_mcp.emulator.voice.switchboard import Switchboard
 from calls_mcp.emulator.voice.twiml import ELEMENTS, Element
 
 DIAL_TIMEOUT = 30  # seconds
@@ -78,16 +76,16 @@ def _dial_people(session: Session, verb: Element, nouns: Sequence[Element]) -> S
 
 def _may_use_caller_id(session: Session, verb: Element, nouns: Sequence[Element]) -> bool:
     """Return whether phone numbers can be dialed from the caller ID, which clients can choose."""
-    caller_id, call = verb.get("callerId"), session.exchange.call(session.sid)
+    caller_id, call = verb.get("callerId"), session.switchboard.call(session.sid)
     if not caller_id or all(noun.name != "Number" for noun in nouns):
         return True
-    return caller_id in {call.from_, call.to} or session.exchange.owns(caller_id)
+    return caller_id in {call.from_, call.to} or session.switchboard.owns(caller_id)
 
 
 def _ring(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Parameters]:
     """Call several parties at once, and talk to the first that answers."""
     timeout = verb.number("timeout", DIAL_TIMEOUT)
-    caller_id = verb.get("callerId", session.exchange.call(session.sid).from_)
+    caller_id = verb.get("callerId", session.switchboard.call(session.sid).from_)
     live, answered = list[str](), set[str]()
     last, until = "", session.now + timeout
     status: Status = "no-answer"
@@ -97,13 +95,13 @@ def _ring(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Pa
             session.note("dialed", _name(noun), timeout=f"{timeout} s")
             delay = position * DIAL_INTERVAL
             party = Party(_address(noun), caller_id, delay, timeout, _with_urls(session, noun))
-            live.append(session.exchange.dial(session.sid, party))
+            live.append(session.switchboard.dial(session.sid, party))
         last = live[0]
         while live and (received := (yield FOREVER if answered else until)) is not None:
             if isinstance(received, Connected) and received.sid in live:
                 live.remove(received.sid)
                 for other in live:
-                    session.exchange.hang_up(other, "canceled")
+                    session.switchboard.hang_up(other, "canceled")
                 live.clear()
                 return (yield from _talk(session, verb, received.sid))
             if isinstance(received, Changed) and received.call.sid in live:
@@ -120,21 +118,21 @@ def _ring(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Pa
                 break
     finally:
         for sid in live:
-            session.exchange.hang_up(sid, "no-answer" if status == "no-answer" else "canceled")
+            session.switchboard.hang_up(sid, "no-answer" if status == "no-answer" else "canceled")
     session.note("dialed", f"without an answer: {status}")
     return {"DialCallStatus": status, "DialCallSid": last, "DialBridged": "false"}
 
 
 def _talk(session: Session, verb: Element, sid: str) -> Steps[Parameters]:
     """Talk to the other call until one side ends."""
-    session.note("connected", f"to {session.exchange.call(sid).to}", call=sid)
+    session.note("connected", f"to {session.switchboard.call(sid).to}", call=sid)
     started, is_over = session.now, False
     recorded: Parameters = {}
     try:
         is_over = yield from _until_gone(session, verb, sid)
     finally:
         if not is_over:
-            session.exchange.hang_up(sid)
+            session.switchboard.hang_up(sid)
         seconds = session.now - started
         if verb.get("record").startswith(("record-", "true")):
             channels = 2 if verb.get("record").endswith("dual") else 1
@@ -196,7 +194,7 @@ def _name(noun: Element) -> str:
 
 
 def _dial_conference(session: Session, verb: Element, noun: Element) -> Steps[Parameters]:
-    people = session.exchange.join(session.sid, noun)
+    people = session.switchboard.join(session.sid, noun)
     if not people:
         session.note("skipped", f"the conference {noun.text}, which is full")
         return {"DialCallStatus": "failed"}
@@ -205,7 +203,7 @@ def _dial_conference(session: Session, verb: Element, noun: Element) -> Steps[Pa
     try:
         yield from _until(session, verb, lambda received: isinstance(received, Released))
     finally:
-        session.exchange.leave(session.sid)
+        session.switchboard.leave(session.sid)
     seconds = session.now - started
     session.note("left", f"the conference {noun.text} after {seconds:.0f} s")
     return {"DialCallStatus": "answered", "DialCallDuration": f"{seconds:.0f}"}
@@ -214,7 +212,7 @@ def _dial_conference(session: Session, verb: Element, noun: Element) -> Steps[Pa
 def _dial_queue(session: Session, verb: Element, noun: Element) -> Steps[Parameters]:
     """Talk to the first call in a queue."""
     session.note("dialed", f"the queue {noun.text}")
-    session.exchange.serve(session.sid, noun.text)
+    session.switchboard.serve(session.sid, noun.text)
     until = session.now + verb.number("timeout", DIAL_TIMEOUT)
     try:
         while (first := (yield until)) is not None and not isinstance(first, Connected | Gone):
@@ -224,17 +222,17 @@ def _dial_queue(session: Session, verb: Element, noun: Element) -> Steps[Paramet
             return {"DialCallStatus": "no-answer"}
         return (yield from _talk_to_queued(session, verb, first.sid))
     finally:
-        session.exchange.leave(session.sid)
+        session.switchboard.leave(session.sid)
 
 
 def _talk_to_queued(session: Session, verb: Element, sid: str) -> Steps[Parameters]:
-    session.note("connected", f"to {session.exchange.call(sid).from_}", call=sid)
-    session.exchange.watch(session.sid, sid)
+    session.note("connected", f"to {session.switchboard.call(sid).from_}", call=sid)
+    session.switchboard.watch(session.sid, sid)
     started = session.now
     try:
         yield from _until_gone(session, verb, sid)
     finally:
-        session.exchange.release(sid)
+        session.switchboard.release(sid)
     seconds = session.now - started
     session.note("disconnected", f"after {seconds:.0f} s")
     return {"DialCallStatus": "completed", "DialCallSid": sid, "DialCallDuration": f"{seconds:.0f}"}
@@ -243,7 +241,7 @@ def _talk_to_queued(session: Session, verb: Element, sid: str) -> Steps[Paramete
 def _enqueue(session: Session, verb: Element) -> Steps[None]:
     queue = verb.text or next((child.text for child in verb.children), "")
     base, started = session.url, session.now
-    position = session.exchange.enqueue(
+    position = session.switchboard.enqueue(
         session.sid, queue, verb.number("maxQueueSize", LONGEST_QUEUE)
     )
     described = {"QueueSid": f"QU{hashlib.sha256(queue.encode()).hexdigest()[:32]}"}
@@ -256,7 +254,7 @@ def _enqueue(session: Session, verb: Element) -> Steps[None]:
         waiting = _listen(session, verb, queue, described)
         result = yield from _hold(session, waiting)
     finally:
-        session.exchange.leave(session.sid)
+        session.switchboard.leave(session.sid)
     seconds = f"{session.now - started:.0f}"
     session.note("left", f"the queue {queue} after {seconds} s")
     session.url = base
@@ -270,7 +268,7 @@ def _hold(session: Session, waiting: Steps[None]) -> Steps[str]:
         while not isinstance(received := (yield until), Connected):
             until = waiting.send(received)
         waiting.close()
-        other = session.exchange.call(received.sid)
+        other = session.switchboard.call(received.sid)
         session.note("connected", f"to {other.to}", call=received.sid)
         yield from session.await_input((Released,))
     except LeaveQueue:
@@ -291,7 +289,7 @@ def _listen(session: Session, verb: Element, queue: str, described: Parameters) 
     first = Instructions(verb.get("waitUrl"), None, verb.method("waitUrlMethod"))
     first = first.resolved(session.url)
     while True:
-        position, size = session.exchange.position(session.sid, queue)
+        position, size = session.switchboard.position(session.sid, queue)
         parameters = {
             **described,
             "QueuePosition": str(position),
@@ -312,8 +310,14 @@ def _leave(session: Session, verb: Element) -> Steps[None]:  # noqa: ARG001 - a 
     yield
 
 
-VERBS: Mapping[str, Verb] = {"Dial": _dial, "Enqueue": _enqueue}
+VERBS: Mapping[str, Verb] = {**verbs.VERBS, "Dial": _dial, "Enqueue": _enqueue}
+"""All verbs."""
 
 _HEARD = ("Say", "Play", "Pause", "Gather", "Redirect", "Hangup")
 _WAITING: Mapping[str, Verb] = {**{name: verbs.VERBS[name] for name in _HEARD}, "Leave": _leave}
 """The verbs that a call can execute in a queue."""
+
+
+def execute(sid: str, leg: Leg, switchboard: Switchboard) -> Steps[None]:
+    """Execute the instructions of a call. A dialed party can't dial before it is connected."""
+    return Session(sid, leg, switchboard, verbs.VERBS if leg.is_dialed else VERBS).run()

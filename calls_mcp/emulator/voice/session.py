@@ -5,16 +5,17 @@ an `Input`, or None at that time. So a session needs no clock and no thread of i
 hour on hold takes no time on a clock that is moved ahead.
 """
 
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Self, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeVar
 
-from calls_mcp.emulator.call_lifecycle import LIVE, Status
+from calls_mcp.emulator.call_lifecycle import LIVE
 from calls_mcp.emulator.recordings import RecordingOptions, Source
-from calls_mcp.emulator.scenario import DEFAULT_TALK, Script
-from calls_mcp.emulator.voice.callee import Callee, keys_seconds, speech_seconds
-from calls_mcp.emulator.voice.exchange import Exchange, Gone, Input
+from calls_mcp.emulator.scenario import DEFAULT_TALK
+from calls_mcp.emulator.voice.callee import keys_seconds, speech_seconds
 from calls_mcp.emulator.voice.instructions import Fetched, Instructions, absolute
+from calls_mcp.emulator.voice.leg import FOREVER, Budget, Ended, Gone, Leg, Redirected, Steps
+from calls_mcp.emulator.voice.switchboard import Switchboard
 from calls_mcp.emulator.voice.twiml import (
     SCHEMA_WARNING,
     Element,
@@ -22,9 +23,7 @@ from calls_mcp.emulator.voice.twiml import (
     parse,
     warnings,
 )
-from calls_mcp.emulator.webhooks import Cookies
 
-FOREVER = float("inf")
 MOST_AT_ONCE = 100
 """How many documents and calls a call can ask for without any time passing."""
 BEFORE_THE_ANSWER = frozenset({"Pause", "Redirect", "Reject"})
@@ -33,26 +32,10 @@ _APOLOGY = "We are sorry, an application error has occurred. Goodbye."
 APOLOGY = Instructions(twiml=f"<Response><Say>{_APOLOGY}</Say></Response>")
 
 T = TypeVar("T")
-Steps = Generator[float, Input | None, T]
-
-
-# What ends a verb early
-
-
-class Redirected(Exception):
-    """The call continues with other instructions."""
-
-    def __init__(self, instructions: Instructions) -> None:
-        super().__init__(instructions.url)
-        self.instructions = instructions
 
 
 class HangUp(Exception):
     """The instructions end the call."""
-
-
-class Ended(Exception):
-    """The call has ended, and with it the session."""
 
 
 class LeaveQueue(Exception):
@@ -62,89 +45,31 @@ class LeaveQueue(Exception):
 # The session
 
 
-@dataclass
-class Budget:
-    """What a call and those that it dials can still ask for, so that all of them end.
-
-    Attributes:
-        documents: The number of documents.
-        calls: The number of calls.
-    """
-
-    documents: int = 1000
-    calls: int = 100
-
-
-@dataclass
-class Leg:
-    """What is known about a call besides its record.
-
-    Attributes:
-        callee: The other party.
-        instructions: The first document, None if the call is only talked on.
-        fallback: The document for errors.
-        keys: The keys that are pressed after the answer.
-        awaits_greeting: Whether the instructions begin after the greeting of a machine.
-        is_incoming: Whether the call comes from outside, and the application answers it.
-        is_dialed: Whether another call dialed it, and is connected to it after its instructions.
-        budget: What it can still ask for, together with the call that dialed it.
-        cookies: The cookies of the application.
-        status: The latest known status of the call.
-        entries: The number of entries in its transcript.
-    """
-
-    callee: Callee
-    instructions: Instructions | None = None
-    fallback: Instructions | None = None
-    keys: str = ""
-    awaits_greeting: bool = False
-    is_incoming: bool = False
-    is_dialed: bool = False
-    budget: Budget = field(default_factory=Budget)
-    cookies: Cookies = field(default_factory=Cookies)
-    status: Status = "queued"
-    entries: int = 0
-
-    @classmethod
-    def of_application(cls, application: Script, caller: Callee) -> Self:
-        """Return what is known about an inbound call that an application answers."""
-        fallback = application.voice_fallback_url
-        return cls(
-            caller,
-            Instructions(application.voice_url or "", None, application.voice_method),
-            Instructions(fallback) if fallback else None,
-        )
-
-    @classmethod
-    def of_noun(cls, noun: Element, script: Script, budget: Budget) -> Self:
-        """Return what is known about a call to the party that a noun in `<Dial>` names."""
-        keys, url = noun.get("sendDigits"), noun.get("url")
-        instructions = Instructions(url, None, noun.method()) if url else None
-        if keys and instructions is None:
-            instructions = Instructions(twiml="<Response/>")
-        return cls(Callee(script), instructions, keys=keys, is_dialed=True, budget=budget)
-
-
 class Session:
     """The execution of one call's instructions.
 
     Attributes:
         sid: The call.
-        now: The present time, in seconds since the epoch.
         leg: What is known about the call.
-        exchange: The switchboard.
+        switchboard: What it asks for everything that involves other parties.
         url: The URL of the present document, empty if it came with a request.
     """
 
-    def __init__(self, sid: str, leg: Leg, exchange: Exchange, verbs: "Mapping[str, Verb]") -> None:
+    def __init__(
+        self, sid: str, leg: Leg, switchboard: Switchboard, verbs: "Mapping[str, Verb]"
+    ) -> None:
         self.sid = sid
-        self.now = 0.0
         self.leg = leg
-        self.exchange = exchange
+        self.switchboard = switchboard
         self.url = ""
         self._verbs = verbs
         self._moment = 0.0
         self._at_once = 0
+
+    @property
+    def now(self) -> float:
+        """The present time, in seconds since the epoch."""
+        return self.switchboard.now
 
     @property
     def is_over(self) -> bool:
@@ -160,7 +85,7 @@ class Session:
                 yield from prepare
                 yield from self.execute(instructions, self._verbs)
                 if self.leg.is_dialed:
-                    self.exchange.connect(self.sid)
+                    self.switchboard.connect(self.sid)
                     return
                 self.note("hung up", "at the end of the instructions")
                 instructions = None
@@ -172,7 +97,7 @@ class Session:
             except InstructionError as error:
                 self._note_error(error)
                 instructions = self._after(error, instructions)
-        self.exchange.hang_up(self.sid)
+        self.switchboard.hang_up(self.sid)
 
     def execute(self, instructions: Instructions, verbs: "Mapping[str, Verb]") -> Steps[None]:
         """Execute one document to its end, and skip other verbs than these.
@@ -189,15 +114,15 @@ class Session:
                 self.note("skipped", f"<{verb.name}>, which is not executed here")
                 continue
             if self.leg.is_incoming and verb.name not in BEFORE_THE_ANSWER:
-                self.exchange.answer(self.sid)
+                self.switchboard.answer(self.sid)
             yield from verbs[verb.name](self, verb)
         if self.leg.is_incoming:
-            self.exchange.answer(self.sid)
+            self.switchboard.answer(self.sid)
 
     def note(self, event: str, text: str = "", **details: str) -> None:
         """Add an entry to the transcript. Empty details are left out."""
         details = {name: value for name, value in details.items() if value}
-        self.exchange.note(self.sid, event, text, **details)
+        self.switchboard.note(self.sid, event, text, **details)
 
     def wait(self, seconds: float) -> Steps[None]:
         """Let time pass. What happens meanwhile is lost."""
@@ -217,7 +142,7 @@ class Session:
         action = verb.get("action")
         if self.is_over:
             if url := self.callback(verb, "action"):
-                self.exchange.fetch(self.sid, Instructions(url, None, verb.method(), parameters))
+                self.switchboard.fetch(self.sid, Instructions(url, None, verb.method(), parameters))
             raise Ended
         if action:
             raise Redirected(Instructions(action, None, verb.method(), parameters))
@@ -259,14 +184,14 @@ class Session:
             callback_method=verb.method("recordingStatusCallbackMethod"),
             callback_events=verb.get("recordingStatusCallbackEvent", "completed"),
         )
-        return self.exchange.save_recording(self.sid, source, started, options)
+        return self.switchboard.save_recording(self.sid, source, started, options)
 
     def _prepare(self) -> Steps[None]:
         if self.leg.awaits_greeting and (greeting := self.leg.callee.script.greeting):
             yield from self.wait(speech_seconds(greeting))
         if self.leg.keys:
             self.note("pressed", self.leg.keys, by="application")
-            self.exchange.press(self.sid, self.leg.keys)
+            self.switchboard.press(self.sid, self.leg.keys)
             yield from self.wait(keys_seconds(self.leg.keys))
 
     def _document(self, instructions: Instructions) -> Steps[tuple[Element, ...]]:
@@ -275,9 +200,9 @@ class Session:
             self.url = ""
             return parse(instructions.twiml)
         instructions = instructions.resolved(self.url)
-        if not self.exchange.can_reach(instructions.url):
+        if not self.switchboard.can_reach(instructions.url):
             yield from self._talk_without_instructions(instructions.url)
-        self.exchange.fetch(self.sid, instructions)
+        self.switchboard.fetch(self.sid, instructions)
         fetched = None
         while fetched is None or fetched.instructions is not instructions:
             fetched = yield from self.await_input((Fetched,))

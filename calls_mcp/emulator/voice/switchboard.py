@@ -2,7 +2,7 @@
 
 import heapq
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -16,26 +16,29 @@ from calls_mcp.emulator.errors import CALL_STATE, ApiError, invalid
 from calls_mcp.emulator.recordings import RecordingOptions, Source
 from calls_mcp.emulator.scenario import VALID_FROM, Scenario, Script
 from calls_mcp.emulator.transcripts import LONGEST, TranscriptEntry
-from calls_mcp.emulator.voice import dialing, verbs
 from calls_mcp.emulator.voice.callee import Callee, Reaction, key_times
-from calls_mcp.emulator.voice.exchange import (
+from calls_mcp.emulator.voice.instructions import Documents, Fetched, Instructions
+from calls_mcp.emulator.voice.leg import (
+    FOREVER,
     Changed,
     Connected,
+    Ended,
     Gone,
     Input,
+    Leg,
     Party,
     Pressed,
+    Redirected,
     Released,
     Spoken,
+    Steps,
 )
-from calls_mcp.emulator.voice.instructions import Documents, Fetched, Instructions
 from calls_mcp.emulator.voice.rooms import Conferences, Queues
-from calls_mcp.emulator.voice.session import FOREVER, Ended, Leg, Redirected, Session, Steps
 from calls_mcp.emulator.voice.twiml import Element
 from calls_mcp.emulator.webhooks import Webhooks
 
-_VERBS = {**verbs.VERBS, **dialing.VERBS}
-_WHISPERED = verbs.VERBS
+Execute = Callable[[str, Leg, "Switchboard"], Steps[None]]
+"""Executes the instructions of a call."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,6 @@ class _Left:
 
 @dataclass
 class _Running:
-    session: Session
     steps: Steps[None]
     turn: int = 0
 
@@ -73,11 +75,13 @@ class Switchboard:
         scenario: Scenario,
         own_numbers: Collection[str],
         webhooks: Webhooks,
+        execute: Execute,
     ) -> None:
         self._store = store
         self._scenario = scenario
         self._own_numbers = own_numbers
         self._webhooks = webhooks
+        self._execute = execute
         self._documents = Documents(webhooks, store, self._arrived)
         self._numbers = count(1)
         self._forget()
@@ -143,7 +147,6 @@ class Switchboard:
     def _close_sessions(self) -> None:
         with self._store.transaction():
             for running in self._running.values():
-                running.session.now = self._store.now
                 running.steps.close()
             self._running.clear()
 
@@ -164,7 +167,7 @@ class Switchboard:
         match event:
             case _Wake(turn):
                 if running and running.turn == turn:
-                    self._resume(running, None)
+                    self._resume(sid, running, None)
                 return
             case _Left():
                 self.note(sid, "hung up", "by the other party")
@@ -183,23 +186,21 @@ class Switchboard:
             case _:
                 pass
         if running:
-            self._resume(running, event)
+            self._resume(sid, running, event)
 
-    def _resume(self, running: _Running, event: Input | Redirected | None) -> None:
-        """Continue a session until it waits again."""
-        session = running.session
+    def _resume(self, sid: str, running: _Running, event: Input | Redirected | None) -> None:
+        """Continue the execution of a call's instructions until it waits again."""
         running.turn += 1
-        session.now = self._store.now
         try:
             if isinstance(event, Redirected):
                 until = running.steps.throw(event)
             else:
                 until = running.steps.send(event)
         except (StopIteration, Ended):
-            self._running.pop(session.sid, None)
+            self._running.pop(sid, None)
             return
         if until < FOREVER:
-            self._post(until, session.sid, _Wake(running.turn))
+            self._post(until, sid, _Wake(running.turn))
 
     # Calls
 
@@ -287,14 +288,13 @@ class Switchboard:
         call = self.call(sid)
         if leg.callee.script.talk_for is None and not leg.is_dialed:
             self._replan(call_lifecycle.held(call, self._store.now))
-        session = Session(sid, leg, self, _WHISPERED if leg.is_dialed else _VERBS)
-        self._running[sid] = running = _Running(session, session.run())
-        self._resume(running, None)
+        self._running[sid] = running = _Running(self._execute(sid, leg, self))
+        self._resume(sid, running, None)
 
     def _redirect(self, sid: str, instructions: Instructions) -> None:
         leg, running = self._legs[sid], self._running.get(sid)
         if running and not leg.is_dialed:
-            self._resume(running, Redirected(instructions))
+            self._resume(sid, running, Redirected(instructions))
             return
         if running:
             running.steps.close()
@@ -307,8 +307,8 @@ class Switchboard:
         """End the session of a call that has ended or was deleted."""
         if running := self._running.pop(sid, None):
             if call is not None:
-                running.session.leg.status = call.status
-                self._resume(running, Gone())
+                self._legs[sid].status = call.status
+                self._resume(sid, running, Gone())
             running.steps.close()
         if call is not None:
             details = {} if call.duration is None else {"duration": f"{call.duration} s"}
@@ -348,31 +348,42 @@ class Switchboard:
         if call.peer_sid and (peer := self._store.get(call.peer_sid)) and peer.live:
             self._store.update(call_lifecycle.following(peer, call))
 
-    # What sessions ask for (see Exchange)
+    # What sessions ask for; `sid` is a call
+
+    @property
+    def now(self) -> float:
+        """The present time, in seconds since the epoch."""
+        return self._store.now
 
     def call(self, sid: str) -> Call:
+        """Return the present record of a call."""
         call = self._store.get(sid)
         if call is None:
             raise LookupError(f"{sid} is not a call")
         return call
 
     def note(self, sid: str, event: str, text: str = "", **details: str) -> None:
+        """Add an entry to the transcript."""
         leg = self._legs[sid]
         leg.entries += 1
         if leg.entries <= LONGEST:
             self._add_entry(sid, event, text, details)
 
     def owns(self, number: str) -> bool:
+        """Return whether this is a phone number of the account."""
         return number == VALID_FROM or number in self._own_numbers
 
     def can_reach(self, url: str) -> bool:
+        """Return whether documents may be requested from this URL."""
         return not self._webhooks.obstacle(url)
 
     def fetch(self, sid: str, instructions: Instructions) -> None:
+        """Request a document, which arrives as `Fetched`. After the call it is only noted."""
         form = call_parameters(self.call(sid))
         self._documents.fetch(sid, instructions, form, self._legs[sid].cookies)
 
     def answer(self, sid: str) -> None:
+        """Answer a call from outside."""
         call, leg = self.call(sid), self._legs.get(sid)
         if leg is not None and call.status == "ringing":
             leg.status = "in-progress"  # so that it begins here, before what is said next
@@ -381,6 +392,7 @@ class Switchboard:
             self._begin(call, leg)
 
     def hang_up(self, sid: str, status: Status = "completed") -> None:
+        """End a call, with this status if it was not answered."""
         call = self._store.get(sid)
         if call is None or not call.live:
             return
@@ -390,15 +402,18 @@ class Switchboard:
         )
 
     def press(self, sid: str, keys: str) -> None:
+        """Press keys for the other party to hear."""
         if peer := self.call(sid).peer_sid:
             self._press(peer, keys, self._store.now)
 
     def tell(self, sid: str, text: str) -> None:
+        """Tell the other party what it has just heard."""
         leg = self._legs.get(sid)
         if leg is not None and (reaction := leg.callee.hear(text)):
             self._schedule(sid, reaction, self._store.now + reaction.after)
 
     def dial(self, sid: str, party: Party) -> str:
+        """Call someone for this call, and return the SID of the new call."""
         now, noun = self._store.now, party.noun
         call = Call(
             sid=new_sid(),
@@ -453,40 +468,49 @@ class Switchboard:
         return url is not None and application.end_as == "completed" and self.can_reach(url)
 
     def watch(self, sid: str, other: str) -> None:
+        """Receive `Changed` when another call is answered or ends."""
         self._watchers[other].add(sid)
         if (call := self._store.get(other)) and not call.live:
             self._notify(call)
 
     def connect(self, sid: str) -> None:
+        """Connect a dialed call to the one that dialed it."""
         for watcher in self._watchers.get(sid, ()):
             self._post(self._store.now, watcher, Connected(sid))
 
     def join(self, sid: str, conference: Element) -> int:
+        """Join a conference and return the number of its participants, 0 if it is full."""
         return self._conferences.join(sid, conference)
 
     def leave(self, sid: str) -> None:
+        """Leave the conference or queue."""
         self._queues.leave(sid)
         for other in self._conferences.leave(sid):
             self.release(other)
 
     def enqueue(self, sid: str, queue: str, limit: int) -> int:
+        """Join the end of a queue and return the position, 0 if the queue is full."""
         position = self._queues.join(sid, queue, limit)
         self._connect_queued(queue)
         return position
 
     def position(self, sid: str, queue: str) -> tuple[int, int]:
+        """Return the position of a call in a queue, from 1, and the length of the queue."""
         return self._queues.position(sid, queue)
 
     def serve(self, sid: str, queue: str) -> None:
+        """Take the first call of a queue, or wait for one; it arrives as `Connected`."""
         self._queues.serve(sid, queue)
         self._connect_queued(queue)
 
     def release(self, sid: str) -> None:
+        """Let a call that was taken from a queue continue."""
         self._post(self._store.now, sid, Released())
 
     def save_recording(
         self, sid: str, source: Source, started: float, options: RecordingOptions
     ) -> Mapping[str, str]:
+        """Keep a recording that ends now, and return the parameters that describe it."""
         recordings = self._store.recordings
         return recordings.summary(recordings.add(sid, source, started, self._store.now, options))
 

@@ -4,17 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from calls_mcp.emulator.voice.callee import PLAY_SECONDS, keys_seconds, speech_seconds
-from calls_mcp.emulator.voice.exchange import Pressed, Spoken
 from calls_mcp.emulator.voice.instructions import Instructions
-from calls_mcp.emulator.voice.session import (
-    FOREVER,
-    Ended,
-    HangUp,
-    Redirected,
-    Session,
-    Steps,
-    Verb,
-)
+from calls_mcp.emulator.voice.leg import FOREVER, Ended, Pressed, Redirected, Spoken, Steps
+from calls_mcp.emulator.voice.session import HangUp, Session, Verb
 from calls_mcp.emulator.voice.twiml import Element
 
 MOST_LOOPS = 1000
@@ -43,13 +35,13 @@ def _prompt(session: Session, verb: Element, kinds: tuple[type[Reply], ...]) -> 
     elif keys := verb.get("digits"):
         seconds = keys_seconds(keys)
         session.note("pressed", keys, by="application", loop=repeats)
-        session.exchange.press(session.sid, keys)
+        session.switchboard.press(session.sid, keys)
     else:
         seconds = PLAY_SECONDS
         session.note("played", verb.text, loop=repeats)
     reply = yield from session.await_input(kinds, session.now + seconds * loops)
     if reply is None:
-        session.exchange.tell(session.sid, verb.text)
+        session.switchboard.tell(session.sid, verb.text)
     return reply
 
 
@@ -159,7 +151,7 @@ def _reject(session: Session, verb: Element) -> Steps[None]:
     """Reject a call that is not answered yet; after the answer it ends the call."""
     if session.leg.is_incoming:
         is_busy = verb.get("reason") == "busy"
-        session.exchange.hang_up(session.sid, "busy" if is_busy else "no-answer")
+        session.switchboard.hang_up(session.sid, "busy" if is_busy else "no-answer")
     raise HangUp(f"with {verb.get('reason', 'rejected')}")
     yield
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from calls_mcp.emulator import Script
 from calls_mcp.emulator.scenario import Reaction
 from calls_mcp.emulator.transcripts import LONGEST
-from calls_mcp.emulator.voice.session import Budget
+from calls_mcp.emulator.voice.leg import Budget
 from calls_mcp.emulator.voice.twiml import ELEMENTS
 
 from .phone import CALLEE, Phone, serving, switched_on
