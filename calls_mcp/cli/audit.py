@@ -66,27 +66,9 @@ def configure(parser: ArgumentParser) -> None:
         ("export", "write the records to stdout as JSON lines, as they are stored", _EXPORT_EPILOG),
         ("verify", "find records that were edited, removed or inserted", _VERIFY_EPILOG),
     )
-    search.add_argument("text", nargs="?", metavar="TEXT", help="text anywhere in a record")
-    search.add_argument("--tool", metavar="NAME", help="records of this tool")
-    search.add_argument(
-        "--decision",
-        metavar="WORD",
-        help="asked, approved, allowed, denied, declined, expired, withdrawn, replayed or void",
-    )
-    search.add_argument("--principal", metavar="NAME", help="records of this principal")
-    search.add_argument(
-        "--limit",
-        type=int,
-        default=20,
-        metavar="N",
-        help="maximum number of records (default: %(default)s)",
-    )
-    add_json(search, "the records")
-    search.set_defaults(run=_search)
-    export.add_argument(
-        "--follow", action="store_true", help="keep writing new records, until Ctrl-C"
-    )
-    export.set_defaults(run=_export)
+    _configure_search(search)
+    _configure_export(export)
+    _configure_verify(verify)
     for command in (search, export):
         command.add_argument(
             "--since",
@@ -94,18 +76,49 @@ def configure(parser: ArgumentParser) -> None:
             metavar="TIME",
             help="records from this time on, such as 2026-01-31 or 2026-01-31T09:00Z",
         )
-    verify.add_argument(
+    for command in (search, export, verify):
+        command.add_argument("--sandbox", action="store_true", help="use the sandbox's audit log")
+
+
+def _configure_search(parser: ArgumentParser) -> None:
+    option = parser.add_argument
+    option("text", nargs="?", metavar="TEXT", help="text anywhere in a record")
+    option("--tool", metavar="NAME", help="records of this tool")
+    option(
+        "--decision",
+        metavar="WORD",
+        help="asked, approved, allowed, denied, declined, expired, withdrawn, replayed or void",
+    )
+    option("--principal", metavar="NAME", help="records of this principal")
+    option(
+        "--limit",
+        type=int,
+        default=20,
+        metavar="N",
+        help="maximum number of records (default: %(default)s)",
+    )
+    add_json(parser, "the records")
+    parser.set_defaults(run=_search)
+
+
+def _configure_export(parser: ArgumentParser) -> None:
+    option = parser.add_argument
+    option("--follow", action="store_true", help="keep writing new records, until Ctrl-C")
+    parser.set_defaults(run=_export)
+
+
+def _configure_verify(parser: ArgumentParser) -> None:
+    option = parser.add_argument
+    option(
         "file",
         type=Path,
         nargs="?",
         metavar="FILE",
         help="a database or exported JSON lines (default: the configured audit log)",
     )
-    verify.add_argument("--expect", metavar="HASH", help="fail unless a record has this hash")
-    add_json(verify, "the report")
-    verify.set_defaults(run=_verify)
-    for command in (search, export, verify):
-        command.add_argument("--sandbox", action="store_true", help="use the sandbox's audit log")
+    option("--expect", metavar="HASH", help="fail unless a record has this hash")
+    add_json(parser, "the report")
+    parser.set_defaults(run=_verify)
 
 
 def _time(text: str) -> str:

@@ -52,24 +52,7 @@ def configure(parser: ArgumentParser) -> None:
         ("list", "list the tokens: principal, expiry and scopes", _LIST_EPILOG),
         ("revoke", "revoke tokens", _REVOKE_EPILOG),
     )
-    new.add_argument(
-        "name", metavar="NAME", help="client or operator that uses the token (its principal)"
-    )
-    new.add_argument(
-        "--scope",
-        action="append",
-        required=True,
-        help="what it allows: calls:read, calls:place, calls:change or calls:delete (repeatable); "
-        "or only calls:approve, to sign in to the operator's console",
-    )
-    new.add_argument(
-        "--expires",
-        type=_days,
-        default=90,
-        metavar="DAYS",
-        help="days until it expires (default: %(default)s)",
-    )
-    new.set_defaults(run=_new)
+    _configure_new(new)
     add_json(listing, "the tokens")
     listing.set_defaults(run=_list)
     revoke.add_argument(
@@ -84,6 +67,26 @@ def configure(parser: ArgumentParser) -> None:
             type=Path,
             help="principals file (default: the one in CALLS_MCP_PRINCIPALS)",
         )
+
+
+def _configure_new(parser: ArgumentParser) -> None:
+    option = parser.add_argument
+    option("name", metavar="NAME", help="client or operator that uses the token (its principal)")
+    option(
+        "--scope",
+        action="append",
+        required=True,
+        help="what it allows: calls:read, calls:place, calls:change or calls:delete (repeatable); "
+        "or only calls:approve, to sign in to the operator's console",
+    )
+    option(
+        "--expires",
+        type=_days,
+        default=90,
+        metavar="DAYS",
+        help="days until it expires (default: %(default)s)",
+    )
+    parser.set_defaults(run=_new)
 
 
 def _days(text: str) -> int:
