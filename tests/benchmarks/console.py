@@ -1,12 +1,14 @@
 """Every page of the console, with 100,000 calls and audit records and 1,000 pending approvals."""
 
+import json
 import re
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from html import unescape
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
@@ -15,7 +17,7 @@ import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from calls_mcp.audit import AuditLog, Authority, Decision, Ending, Entry, audit_path, open_audit
-from calls_mcp.audit.records import START, Record, chain
+from calls_mcp.audit.records import START, chain, timestamp
 from calls_mcp.console import Address, open_console
 from calls_mcp.emulator import DEFAULT_ACCOUNT
 from calls_mcp.service.runtime import Runtime
@@ -30,8 +32,11 @@ from tests.storage.redis_server import RedisServer
 
 _RECORDS, _CALLS, _REQUESTS = 100_000, 100_000, 1_000
 _WEEK = 7 * 86_400  # seconds in which the calls and records were made
-_ROUNDS = 20
+_ROUNDS = 10
+_CALLS_READ = 5_000  # by the overview; these have an origin in the audit log
+_PRINCIPALS = 20
 _STALE = 61  # seconds, after which no answer is fresh
+_HALF_AN_HOUR = 1800
 _LASTS = 86_400.0  # seconds that an approval waits
 _GOAL = 60  # ms
 _ON_STATE = ("Approvals", "One approval", "Policy")
@@ -57,11 +62,19 @@ class _Tab:
     clock: _Clock
     record: Callable[[], None]
     places: dict[str, str] = field(default_factory=dict[str, str])
+    prepared_until: float = -1
 
     def read(self, place: str) -> str:
         answer = self.http.get(place)
         assert answer.status_code == 200, answer.text
         return answer.text
+
+    def prepare(self) -> None:
+        """Do what happens once an hour, so that it does not happen in the next rounds."""
+        if self.clock.ahead > self.prepared_until:
+            self.read("/overview")
+            self.read("/audit?check=now")
+            self.prepared_until = self.clock.ahead + _HALF_AN_HOUR
 
     def cold(self, name: str) -> tuple[float, float]:
         """Return the times of a page after all caches have expired."""
@@ -99,8 +112,7 @@ def measurements() -> Iterator[Measurement]:
 
 
 def _measured(tab: _Tab, name: str, suffix: str) -> Iterator[Measurement]:
-    tab.read("/overview")  # so that what happens once an hour does not happen now
-    tab.read("/audit?check=now")
+    tab.prepare()
     for kind, measure in (("cold", tab.cold), ("warm", tab.warm)):
         measure(name)
         taken = [measure(name) for _ in range(_ROUNDS)]
@@ -112,11 +124,9 @@ def _measured(tab: _Tab, name: str, suffix: str) -> Iterator[Measurement]:
 @contextmanager
 def _tab(api: str, **values: object) -> Generator[_Tab]:
     """Open a browser tab of a console with these settings, after its database is filled."""
-    account = DEFAULT_ACCOUNT
-    calls = f"{api}/2010-04-01/Accounts/{account.sid}/Calls.json?PageSize=1"
-    sid = httpx.get(calls, auth=(account.sid, account.auth_token)).json()["calls"][0]["sid"]
+    sids = [*islice(_newest(api), _CALLS_READ)]
     with start_blocking_portal() as portal:
-        portal.call(_fill, values, sid)
+        portal.call(_fill, values, sids)
         clock = _Clock()
         with (
             portal.wrap_async_context_manager(_console(api, values, clock)) as (url, link),
@@ -126,8 +136,18 @@ def _tab(api: str, **values: object) -> Generator[_Tab]:
         ):
             assert http.post("/sign-in", data={"link": link}).status_code == 200
             tab = _Tab(http, clock, _recorder(portal, values))
-            tab.places = _places(tab, sid)
+            tab.places = _places(tab, sids[0])
             yield tab
+
+
+def _newest(api: str) -> Iterator[str]:
+    """Yield the SIDs of the calls, newest first."""
+    account = DEFAULT_ACCOUNT
+    page = f"/2010-04-01/Accounts/{account.sid}/Calls.json?PageSize=1000"
+    while page:
+        answer = httpx.get(api + page, auth=(account.sid, account.auth_token), timeout=60).json()
+        yield from (call["sid"] for call in answer["calls"])
+        page = answer["next_page_uri"]
 
 
 @asynccontextmanager
@@ -166,47 +186,51 @@ def _places(tab: _Tab, sid: str) -> dict[str, str]:
     }
 
 
-async def _fill(values: Mapping[str, object], sid: str) -> None:
-    """Write pending requests and the records of approved changes; the oldest is about `sid`."""
+async def _fill(values: Mapping[str, object], sids: Sequence[str]) -> None:
+    """Write pending requests, and the records of approved changes, the newest about `sids`."""
     path = audit_path(load_settings(values))
     assert path
     if not path.exists():
         async with open_audit(path) as audit:
-            await _record(audit, 0, sid)
-        bulk, clock = _Bulk(path), _Clock(-_WEEK)
-        audit, changes = AuditLog(bulk, clock=clock), _RECORDS // 4
-        for number in range(changes):
-            clock.ahead = -_WEEK * (1 - number / changes)
-            await _record(audit, number, f"CA{number:032x}")
-        await audit.aclose()
+            await _record(audit, 0, "CA" + "0" * 32)
+        _multiply(path, sids)
     async with open_storage(str(values["calls_mcp_state_url"])) as storage:
         for number in range(_REQUESTS):
             assert await storage.add_request(_request(number), _REQUESTS)
 
 
-class _Bulk:
-    """Writes audit records to an existing database in one transaction, when it is closed."""
+def _multiply(path: Path, sids: Sequence[str]) -> None:
+    """Replace the records of one change by those of many, the newest of which are about `sids`."""
+    with closing(sqlite3.connect(path)) as database, database:
+        bodies = database.execute("SELECT body FROM audit ORDER BY seq").fetchall()
+        records = [json.loads(body) for (body,) in bodies]
+        for record in records:
+            del record["hash"]  # `chain` computes it
+        database.execute("DROP TRIGGER audit_keeps")
+        database.execute("DELETE FROM audit")
+        rows = _rows(records, sids, time.time())
+        database.executemany("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def __init__(self, path: Path) -> None:
-        self.where = str(path)
-        self._records: list[Record] = []
 
-    def append(self, fields: Mapping[str, Json], until: float) -> None:
-        del until
-        last = self._records[-1].link if self._records else START
-        self._records.append(chain(fields, last))
-
-    def require_ready(self, until: float) -> None:
-        pass
-
-    def close(self) -> None:
-        names = ("seq", "time", "tool", "sid", "prev", "hash")
-        rows = ([*map(each.fields.get, names), each.line] for each in self._records)
-        with sqlite3.connect(self.where) as database:
-            database.execute("DROP TRIGGER audit_keeps")
-            database.execute("DELETE FROM audit")
-            database.executemany("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-        database.close()
+def _rows(
+    records: Sequence[Mapping[str, Json]], sids: Sequence[str], now: float
+) -> Iterator[tuple[object, ...]]:
+    last, changes = START, _RECORDS // len(records)
+    placed = [*(f"CA{number:032x}" for number in range(changes - len(sids))), *reversed(sids)]
+    for number, sid in enumerate(placed):
+        new = {
+            "time": timestamp(now - _WEEK * (1 - number / changes)),
+            "principal": f"agent {number % _PRINCIPALS}",
+            "approval_id": f"{number:016x}",
+            "sid": sid,
+        }
+        for at, fields in enumerate(records):
+            known = {name: value for name, value in new.items() if name in fields}
+            identifier = f"{number:014x}{min(at, 2):02}"  # the last two are about one attempt
+            record = chain({**fields, **known, "id": identifier}, last)
+            names = ("seq", "time", "tool", "sid", "prev", "hash")
+            yield (*map(record.fields.get, names), record.line)
+            last = record.link
 
 
 async def _record(audit: AuditLog, number: int, sid: str) -> None:
