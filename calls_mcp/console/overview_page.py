@@ -208,18 +208,18 @@ def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
     requested, accepted = (statistics.confirmations[name] for name in ("requested", "accepted"))
     yield "Calls", f"{statistics.calls:,}"
     rate = statistics.answer_rate
-    yield "Answer rate", "none" if rate is None else f"{100 * rate:.0f} %"
+    yield "Answer rate", "None" if rate is None else f"{100 * rate:.0f} %"
     yield "Talk time", _talk_time(statistics.talk_time)
-    yield "Cost", cost or "none"
+    yield "Cost", cost or "None"
     approvals, median = statistics.approvals, statistics.median_decision
     yield "Approved by an operator", _share(approvals["approved"], sum(approvals.values()))
-    yield "Median time to decide", "none" if median is None else length_of_time(median)
+    yield "Median time to decide", "None" if median is None else length_of_time(median)
     yield "Confirmed by a user", _share(accepted, requested)
     yield "Denied by policy", f"{sum(statistics.denials.values()):,}"
 
 
 def _share(part: int, whole: int) -> str:
-    return f"{part:,} of {whole:,}" if whole else "none"
+    return f"{part:,} of {whole:,}" if whole else "None"
 
 
 def _talk_time(seconds: int) -> str:
@@ -230,8 +230,6 @@ def _talk_time(seconds: int) -> str:
 def _charts(statistics: Statistics) -> Iterator[Chart]:
     yield _calls_chart(statistics)
     yield _bar_chart("Call duration", "Duration", "Calls", statistics.durations, _NO_CALLS)
-    yield costs_chart("country", statistics.costs)
-    yield costs_chart("requester", statistics.requester_costs)
     yield _bar_chart(
         "Approval requests",
         "Result",
@@ -239,6 +237,8 @@ def _charts(statistics: Statistics) -> Iterator[Chart]:
         _capitalized(statistics.approvals),
         "Requests appear here after an agent asks for a change that needs an operator's approval.",
     )
+    yield costs_chart("country", statistics.costs)
+    yield costs_chart("requester", statistics.requester_costs)
     yield _bar_chart(
         "Confirmations by users",
         "Result",

@@ -120,7 +120,7 @@ async def test_a_search_is_limited_and_can_be_continued(
     await place(harness, 8, "ann")
     pages = await ann.read_all("/audit?text=bob")
     assert [page.count(_CHANGE) for page in pages] == [0, 0, 1]
-    assert "No matching records among the newest." in text_of(pages[0])
+    assert "No matching records among the newest Older" in text_of(pages[0])
 
 
 async def test_the_chain_is_verified(harness: Harness, ann: WebClient) -> None:

@@ -46,7 +46,7 @@ async def test_the_calls_and_decisions_of_today_are_counted(tmp_path: Path) -> N
     assert html.count('role="img" aria-label=') >= 4
     assert "style=" not in html
     assert "Calls 0 Answer rate" in empty
-    assert "Approved by an operator none" in empty
+    assert "Approved by an operator None" in empty
 
 
 @pytest.mark.parametrize("rules", ['place = "never"'])
@@ -55,7 +55,7 @@ async def test_only_ended_calls_have_an_answer_rate_and_talk_time(
 ) -> None:
     async with harness.connect() as agent:
         await agent.call("create_call", **placing())
-        assert "Answer rate none Talk time 0 s" in text_of(await ann.read("/overview"))
+        assert "Answer rate None Talk time 0 s" in text_of(await ann.read("/overview"))
         for busy in (BUSY, BUSY):
             await agent.call("create_call", **placing(to=busy))
         harness.clock.advance(70)
