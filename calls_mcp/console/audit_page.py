@@ -1,7 +1,7 @@
 """Audit log: search, verify and export its records."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -12,15 +12,15 @@ import anyio
 import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from calls_mcp.audit.records import ORDER, Decision, parse
 from calls_mcp.audit.search import AuditReader, Filter
 from calls_mcp.audit.verification import Report, Verifier, describe
 from calls_mcp.console.context import ConsoleContext
-from calls_mcp.console.csv_rows import csv_row
-from calls_mcp.console.reader_time import bounds, is_date, zone_of
+from calls_mcp.console.exports import csv_row, download, is_csv
+from calls_mcp.console.reader_time import bounds, date_faults, zone_of
 from calls_mcp.console.record_words import summarize
 from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError
@@ -78,19 +78,12 @@ class AuditPage:
 
     async def export(self, request: Request) -> Response:
         """Export all matching records as a file, oldest first."""
-        name = request.path_params["format"]
-        if self._database is None or name not in _FORMATS:
-            raise HTTPException(
-                404,
-                "Export as export.jsonl or export.csv, from a console that has an audit database.",
-            )
-        wanted = _filter(request)
+        encode, wanted = _csv if is_csv(request) else _jsonl, _filter(request)
+        if self._database is None:
+            raise HTTPException(404, self._unavailable)
         if faults := [*_faults(wanted)]:
             raise HTTPException(400, " ".join(faults))
-        media_type, lines = _FORMATS[name]
-        headers = {"Content-Disposition": f'attachment; filename="audit.{name}"'}
-        content = lines(self._database, _in_utc(wanted, request))
-        return StreamingResponse(content, media_type=media_type, headers=headers)
+        return download(request, "audit", encode(self._database, _in_utc(wanted, request)))
 
     async def _read(self, database: Path, wanted: Filter, request: Request) -> dict[str, object]:
         reader, utc = AuditReader(database), _in_utc(wanted, request)
@@ -155,9 +148,7 @@ def _in_utc(wanted: Filter, request: Request) -> Filter:
 
 
 def _faults(wanted: Filter) -> Iterator[str]:
-    for name, value in (("From date", wanted.since), ("To date", wanted.until)):
-        if value and not is_date(value):
-            yield f"{name}: use a date such as 2026-01-31."
+    yield from date_faults(wanted.since, wanted.until)
     for name, value, known in (
         ("Tool", wanted.tool, [*load_operations()]),
         ("Decision", wanted.decision, _DECISIONS),
@@ -197,9 +188,3 @@ def _csv(database: Path, wanted: Filter) -> Iterator[bytes]:
     for _, line in AuditReader(database).rows(wanted):
         if record := parse(line):
             yield csv_row([record.get(name) for name in ORDER])
-
-
-_FORMATS: dict[str, tuple[str, Callable[[Path, Filter], Iterator[bytes]]]] = {
-    "jsonl": ("application/x-ndjson", _jsonl),
-    "csv": ("text/csv; charset=utf-8", _csv),
-}

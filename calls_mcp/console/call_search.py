@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from starlette.requests import Request
 
 from calls_mcp.console.call_origins import NOWHERE, Origin
-from calls_mcp.console.reader_time import bounds, is_date, zone_of
+from calls_mcp.console.reader_time import bounds, date_faults, zone_of
 from calls_mcp.tools.call_summary import FINAL, LIVE
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary
@@ -59,9 +59,7 @@ class CallFilter:
     @property
     def faults(self) -> Iterator[str]:
         """What is wrong with the values, one sentence each."""
-        for name, value in (("From date", self.since), ("To date", self.until)):
-            if value and not is_date(value):
-                yield f"{name}: use a date such as 2026-01-31."
+        yield from date_faults(self.since, self.until)
         for name, value, known in (
             ("Status", self.status, STATUSES),
             ("Direction", self.direction, DIRECTIONS),

@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from calls_mcp.audit.search import AuditReader
@@ -28,7 +28,7 @@ from calls_mcp.console.call_search import (
     sort_calls,
 )
 from calls_mcp.console.context import READER, ConsoleContext, TimedCache
-from calls_mcp.console.csv_rows import csv_row
+from calls_mcp.console.exports import csv_row, download, is_csv
 from calls_mcp.console.templating import page, read_decision
 from calls_mcp.console.timeline import Observations, timeline
 from calls_mcp.errors import CallsError, StoreUnavailable
@@ -46,7 +46,6 @@ _COLUMNS = (
     "requested_by",
     "approved_by",
 )
-_MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,6 @@ class CallsPage:
             "searched": calls.searched,
             "is_first": not (wanted.given or cursor),
             "origins": await self._read_origins((*calls.live, *calls.others)),
-            "nowhere": NOWHERE,
             "now": self._console.clock(),
             "statuses": STATUSES,
             "directions": DIRECTIONS,
@@ -114,19 +112,14 @@ class CallsPage:
 
     async def export(self, request: Request) -> Response:
         """Export all matching calls as a file, newest first."""
-        name, wanted = request.path_params["format"], parse_filter(request)
-        if name not in _MEDIA_TYPES:
-            raise HTTPException(404, "Export as export.jsonl or export.csv.")
+        encode, wanted = _csv if is_csv(request) else _jsonl, parse_filter(request)
         if faults := [*wanted.faults]:
             raise HTTPException(400, " ".join(faults))
         # The first page is read before the response begins, so that an error has its status.
         first = await self._list_calls({**_EXPORTED, **wanted.arguments})
         if first.error:
             raise HTTPException(503, first.error.message)
-        rows = self._rows(first, wanted)
-        lines = _csv(rows) if name == "csv" else _jsonl(rows)
-        headers = {"Content-Disposition": f'attachment; filename="calls.{name}"'}
-        return StreamingResponse(lines, media_type=_MEDIA_TYPES[name], headers=headers)
+        return download(request, "calls", encode(self._rows(first, wanted)))
 
     async def show(self, request: Request) -> Response:
         """Show a call with its timeline."""
@@ -153,7 +146,6 @@ class CallsPage:
             "raw": call and json.dumps(call.content(), indent=2, ensure_ascii=False),
             "can_hang_up": not self._console.settings.guard.read_only,
             "origins": await self._read_origins(legs),
-            "nowhere": NOWHERE,
             "now": self._console.clock(),
         }
         return page(request, "call.html", values)

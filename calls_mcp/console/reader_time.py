@@ -4,6 +4,7 @@ The script stores the zone in a cookie and rewrites the times of a page in the r
 Without JavaScript, all of them are in UTC.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -20,13 +21,11 @@ def zone_of(request: Request) -> ZoneInfo:
         return _UTC
 
 
-def is_date(text: str) -> bool:
-    """Return whether a text is a date such as 2026-01-31, which has midnights in every zone."""
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        return False
-    return day.isoformat() == text and date.min.year < day.year < date.max.year
+def date_faults(first: str, last: str) -> Iterator[str]:
+    """Yield what is wrong with the dates of a filter, one sentence each. They may be empty."""
+    for name, text in (("From date", first), ("To date", last)):
+        if text and not _is_date(text):
+            yield f"{name}: use a date such as 2026-01-31."
 
 
 def bounds(first: str, last: str, zone: ZoneInfo) -> tuple[str, str]:
@@ -43,6 +42,15 @@ def local_time(text: str, zone: ZoneInfo) -> datetime | None:
         return datetime.fromisoformat(text).astimezone(zone)
     except (ValueError, OverflowError):
         return None
+
+
+def _is_date(text: str) -> bool:
+    """Return whether a text is a date whose midnights exist in every zone."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return False
+    return day.isoformat() == text and date.min.year < day.year < date.max.year
 
 
 def _midnight(day: str, zone: ZoneInfo, later: timedelta = timedelta()) -> str:

@@ -23,7 +23,7 @@ from calls_mcp.tools.outcome import iso_time
 from calls_mcp.tools.phone_number import country, formatted
 from calls_mcp.tools.wording import plain
 
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_MINUTE, _HOUR = 60, 3600
 _NUMBER = re.compile(r"(\+[0-9][0-9 ]{5,18}[0-9])")
 _MAX_SID = 16  # characters
 _MAX_FORM = 16_384  # bytes
@@ -89,10 +89,7 @@ async def read_decision(request: Request) -> Mapping[str, str]:
 def _duration(seconds: float) -> str:
     """Return a duration in its main unit. `console.js` does the same when it updates times."""
     whole = max(0, round(seconds))
-    for unit, length in (("d", _DAY), ("h", _HOUR), ("min", _MINUTE)):
-        if whole >= 2 * length or (whole >= length and unit != "min"):
-            return f"{whole // length} {unit}"
-    return f"{whole} s"
+    return f"{whole} s" if whole < 2 * _MINUTE else " ".join(length_of_time(whole).split()[:2])
 
 
 def _epoch(time: str) -> float:

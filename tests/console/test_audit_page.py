@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from calls_mcp.audit import search, verification
 from calls_mcp.audit.records import Fields, is_intact
 from calls_mcp.audit.verification import verify
-from calls_mcp.console.csv_rows import csv_row
+from calls_mcp.console.exports import csv_row
 from tests.console.harness import Harness, WebClient, text_of
 from tests.harness import placing
 

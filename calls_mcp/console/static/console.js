@@ -130,12 +130,10 @@ function updateTimes() {
   }
 }
 
+/* A duration in its main unit. */
 function formatDuration(seconds) {
   const whole = Math.max(0, Math.round(seconds));
-  if (whole >= 86400) return `${Math.floor(whole / 86400)} d`;
-  if (whole >= 3600) return `${Math.floor(whole / 3600)} h`;
-  if (whole >= 120) return `${Math.floor(whole / 60)} min`;
-  return `${whole} s`;
+  return whole < 120 ? `${whole} s` : lengthOfTime(whole).split(" ", 2).join(" ");
 }
 
 function lengthOfTime(seconds) {
