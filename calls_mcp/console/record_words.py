@@ -2,32 +2,28 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from calls_mcp.audit.search import Found
 from calls_mcp.errors import OutcomeUnknown
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.phone_number import formatted
 
-_VERBS = {
-    "place": "place a call",
-    "redirect": "redirect a call",
-    "hang_up": "hang up",
-    "modify": "change a call",
-    "delete": "delete a call record",
-}
-_SUBJECTS = {
-    "place": "Call",
-    "redirect": "Redirect",
-    "hang_up": "Hang-up",
-    "modify": "Change",
-    "delete": "Deletion",
-}
-_REQUESTS = {
-    "place": "this call",
-    "redirect": "a redirect",
-    "hang_up": "a hang-up",
-    "modify": "a change",
-    "delete": "deletion of the record",
+
+class _Words(NamedTuple):
+    """How an action is called: as a verb, as the subject of an event, and as what was requested."""
+
+    verb: str
+    subject: str
+    request: str
+
+
+_ACTIONS = {
+    "place": _Words("place a call", "Call", "this call"),
+    "redirect": _Words("redirect a call", "Redirect", "a redirect"),
+    "hang_up": _Words("hang up", "Hang-up", "a hang-up"),
+    "modify": _Words("change a call", "Change", "a change"),
+    "delete": _Words("delete a call record", "Deletion", "deletion of the record"),
 }
 _CONFIRMATIONS = {
     "elicitation": "confirmed by the user",
@@ -107,12 +103,12 @@ class ChangeSummary:
 
 def event_of(record: Mapping[str, Json]) -> Event:
     """Return the event that a record is about. The record may have been edited."""
-    action, name = str(record.get("action")), _step(record)
+    name, words = _step(record), _words(str(record.get("action")))
     step = _STEPS.get(name, _OTHER)
     title = step.title.format(
         who=record.get("principal", "Unknown"),
-        subject=_SUBJECTS.get(action, action),
-        request=_REQUESTS.get(action, action),
+        subject=words.subject,
+        request=words.request,
         decider=record.get("decided_by", "the user"),
         step=name,
     )
@@ -143,9 +139,9 @@ def summarize(records: Sequence[Found]) -> ChangeSummary:
 def _title(records: Sequence[Mapping[str, Json]]) -> str:
     if not any(records):
         return "This record can't be read"
-    action, arguments = str(_first(records, "action")), _first(records, "arguments")
+    words, arguments = _words(str(_first(records, "action"))), _first(records, "arguments")
     to = arguments.get("to") if isinstance(arguments, dict) else None
-    verb = f"call {formatted(str(to))}" if to else _VERBS.get(action, action)
+    verb = f"call {formatted(str(to))}" if to else words.verb
     return f"{_first(records, 'principal') or 'Unknown'} asked to {verb}"
 
 
@@ -155,6 +151,10 @@ def _decision(records: Sequence[Mapping[str, Json]]) -> str:
         if step in steps:
             return f"{verb} by {steps[step].get('decided_by', 'the user')}"
     return _CONFIRMATIONS.get(str(steps.get("before", {}).get("confirmed_by")), "")
+
+
+def _words(action: str) -> _Words:
+    return _ACTIONS.get(action, _Words(action, action, action))
 
 
 def _first(records: Sequence[Mapping[str, Json]], name: str) -> Json:
