@@ -232,7 +232,7 @@ def load_policy(file: Path | None = None) -> Policy:
     file = file or _SHIPPED
     text = read(file)
     given = parse(file, text)
-    whole = _overlaid(parse(_SHIPPED, read(_SHIPPED)), given)
+    whole = _overlaid(_shipped(), given)
     lists = _lists(whole["destinations"], file.parent)
     unreadable = [*_unreadable(lists.values())]
     try:
@@ -273,7 +273,7 @@ def itemize(file: Path | None = None) -> list[tuple[str, object, bool]]:
     load_policy(file)
     given = parse(file, read(file)) if file else {}
     own = {name for name, _ in _flat(given)}
-    whole = _overlaid(parse(_SHIPPED, read(_SHIPPED)), given)
+    whole = _overlaid(_shipped(), given)
     return [(name, value, name in own) for name, value in _flat(whole)]
 
 
@@ -283,6 +283,11 @@ def _flat(table: Table, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield from _flat(cast("Table", value), f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+@cache
+def _shipped() -> Table:
+    return parse(_SHIPPED, read(_SHIPPED))
 
 
 @cache
