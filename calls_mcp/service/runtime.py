@@ -31,17 +31,13 @@ if TYPE_CHECKING:
 _POLL = 1.0  # second
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Entry:
-    """An invoker, shared by all principals or for one that has overrides.
-
-    `users` counts the invocations that are using it.
-    """
+    """An invoker, shared by all principals or for one that has overrides."""
 
     overrides: "Overrides | None"
     access: Access
     invoker: "Invoker"
-    users: int = 0
 
 
 class Runtime:
@@ -82,7 +78,7 @@ class Runtime:
         self._services: Services | None = None
         self._watches: WeakKeyDictionary[BackgroundTasks, Watches] = WeakKeyDictionary()
         self._invokers: dict[str, _Entry] = {}
-        self._replaced: list[_Entry] = []
+        self._running = 0  # invocations
         self._is_idle: anyio.Event | None = None
 
     async def __aenter__(self) -> Self:
@@ -142,15 +138,15 @@ class Runtime:
         principal's overrides change.
         """
         entry = await self._entry(principal, overrides)
-        entry.users += 1
+        self._running += 1
         try:
             yield entry.invoker
         finally:
-            entry.users -= 1
-            with anyio.CancelScope(shield=True):
+            self._running -= 1
+            if not self._running:
                 await self._close_unused()
-            if self._is_idle and not self._is_used:
-                self._is_idle.set()
+                if self._is_idle and not self._running:
+                    self._is_idle.set()
 
     async def run_when_approved(
         self,
@@ -237,7 +233,7 @@ class Runtime:
 
     async def idle(self) -> None:
         """Wait until no invocation is running."""
-        if self._is_used:
+        if self._running:
             self._is_idle = anyio.Event()
             await self._is_idle.wait()
 
@@ -258,11 +254,10 @@ class Runtime:
         owner = principal if overrides else ""
         async with self._making:
             if owner != principal:  # the principal has no overrides any more
-                await self._close_unused(self._invokers.pop(principal, None))
-            entry = before = self._invokers.get(owner)
+                self._invokers.pop(principal, None)
+            entry = self._invokers.get(owner)
             if entry is None or entry.overrides != overrides:
                 entry = self._invokers[owner] = await self._make(overrides)
-                await self._close_unused(before)
         return entry
 
     async def _make(self, overrides: "Overrides | None") -> _Entry:
@@ -271,20 +266,12 @@ class Runtime:
         policy = policy.under(self.settings.guard.confirm)
         return _Entry(overrides, access, services.invoker(access, policy))
 
-    @property
-    def _is_used(self) -> bool:
-        return any(entry.users for entry in self._all())
-
-    def _all(self) -> list[_Entry]:
-        return [*self._invokers.values(), *self._replaced]
-
-    async def _close_unused(self, replaced: _Entry | None = None) -> None:
-        """Close replaced entries once no invocation uses them."""
-        self._replaced += [replaced] if replaced else []
-        if not (self._replaced and self._services):
-            return
-        self._replaced = [entry for entry in self._replaced if entry.users]
-        await self._services.clients.close_all_except({entry.access for entry in self._all()})
+    async def _close_unused(self) -> None:
+        """Close the clients of replaced invokers, once no invocation is running."""
+        if self._services:
+            used = {entry.access for entry in self._invokers.values()}
+            with anyio.CancelScope(shield=True):
+                await self._services.clients.close_all_except(used)
 
 
 def _exporting(settings: Settings) -> AbstractContextManager[None]:

@@ -24,7 +24,7 @@ _SHORT_CODE = re.compile(r"[0-9]{4,8}")
 _CALLER = re.compile(r"\+[1-9][0-9]{1,14}|client:[!-~]+|(sips?:)?[^\s:@]+@[!-~]+")
 _ADDRESSED = PARTIES | {"message_to"}
 _DOUBTFUL: frozenset[Kind] = frozenset({"keys", "malformed", "unknown"})
-_UNCHOSEN: frozenset[Kind] = _DOUBTFUL | {"url", "websocket_url"}
+_UNCHOSEN = _DOUBTFUL | {"url", "websocket_url"}
 _LONGEST_SHOWN = 64  # characters
 _MAX_PARTIES = 20  # twice what one <Dial> can have
 
