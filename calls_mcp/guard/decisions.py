@@ -10,7 +10,6 @@ import anyio
 from calls_mcp.audit import NOBODY, AuditLog, Authority, Entry
 from calls_mcp.errors import (
     AuditUnavailable,
-    InvalidArguments,
     InvalidConfirmation,
     InvocationError,
     NotFound,
@@ -40,7 +39,6 @@ _SHOW = (
 _OPERATORS = "Nothing was sent: the operator must approve this, and a token is not enough."
 _USERS = "Nothing was sent: the client must ask its user, and a token is not enough."
 _UNAPPROVED = "Nothing was sent: the operator has not approved this."
-_FINAL = (PolicyDenied.kind, InvalidConfirmation.kind, InvalidArguments.kind)
 _WITHOUT = "Call again with the same arguments, without confirmation_token."
 _LAPSED = (
     "The operator did not decide in time. Nothing was sent. Call again with the same arguments to "
@@ -112,11 +110,10 @@ class Guard:
         Raises:
             AuditUnavailable: The decision could not be recorded, so nothing is sent.
         """
-        account_sid = self._account_sid(arguments)
         try:
-            change = self._authorize(arguments, caller, account_sid, until)
+            change = self._authorize(arguments, caller, until)
         except PolicyDenied as denied:
-            outcome = Outcome.from_error(denied)
+            outcome, account_sid = Outcome.from_error(denied), self._account_sid(arguments)
             entry = audit_entry(arguments, account_sid, caller, "denied", denied.rule, NOBODY)
             await self._note(entry, outcome)
             return outcome
@@ -170,7 +167,7 @@ class Guard:
     ) -> str:
         """Return why a retry would certainly fail even if the operator approved; else empty."""
         try:
-            change = self._authorize(arguments, caller, request.account_sid, until)
+            change = self._authorize(arguments, caller, until)
             pending = await self.confirmations.find(request.identifier, change.binding)
             return await self._staleness(change, pending.state, change) if pending else ""
         except NotFound:
@@ -194,16 +191,6 @@ class Guard:
         await self._note(entry, outcome)
         await self.confirmations.end(identifier, outcome)
 
-    async def conclude(self, identifier: str, outcome: Outcome, *, is_last: bool) -> bool:
-        """Return whether an approved request is settled after an attempt to run it.
-
-        If it can never run, or this was the last attempt, settle it with the `outcome`. If not
-        settled, it can be run later.
-        """
-        if is_last or outcome.error_kind in _FINAL:
-            await self.confirmations.end(identifier, outcome)
-        return await self.confirmations.is_claimed(identifier)
-
     @property
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock(), UTC)
@@ -211,9 +198,7 @@ class Guard:
     def _account_sid(self, arguments: Arguments) -> str:
         return str(arguments.values.get("account_sid", self.account_sid))
 
-    def _authorize(
-        self, arguments: Arguments, caller: Caller, account_sid: str, until: float
-    ) -> Change:
+    def _authorize(self, arguments: Arguments, caller: Caller, until: float) -> Change:
         """Return the change as the policy judges it now.
 
         Raises:
@@ -221,6 +206,7 @@ class Guard:
         """
         if self.is_read_only:
             raise PolicyDenied(*_READ_ONLY)
+        account_sid = self._account_sid(arguments)
         return authorize(self.policy, arguments, caller, account_sid, until, self._now)
 
     async def _note(self, entry: Entry, outcome: Outcome) -> None:
@@ -396,12 +382,10 @@ class Guard:
         authority = proceed.authority
         decision: Proceed | Stop = Stop("expired", expired("The change was interrupted."))
         try:
-            changed = await self._staleness(proceed.change, claim.state)
-            decision = (
-                Stop("expired", expired(changed), authority)
-                if changed
-                else await self._reserve(proceed)
-            )
+            if changed := await self._staleness(proceed.change, claim.state):
+                decision = Stop("expired", expired(changed), authority)
+            else:
+                decision = await self._reserve(proceed)
         except InvocationError as error:
             decision = Stop.failed(error, authority)
             if authority.by == "token":
@@ -436,8 +420,7 @@ class Guard:
         changed = _difference(state, call) if call else ""
         if changed:
             return changed
-        account_sid = change.request.account_sid
-        now = now or self._authorize(change.arguments, change.caller, account_sid, change.until)
+        now = now or self._authorize(change.arguments, change.caller, change.until)
         return _news_of_hours(now, state)
 
     async def _ask(self, change: Change, recent: EarlierCalls) -> Stop:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.abc import TaskGroup
 
-from calls_mcp.errors import CallsError, InvalidConfirmation, StoreUnavailable
+from calls_mcp.errors import (
+    CallsError,
+    InvalidArguments,
+    InvalidConfirmation,
+    PolicyDenied,
+    StoreUnavailable,
+)
 from calls_mcp.guard.approval_requests import Heartbeat
 from calls_mcp.observability import correlation
 from calls_mcp.service.approvals_webhook import ApprovalsWebhook
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
     from calls_mcp.service.authorization import Grant, Overrides
     from calls_mcp.service.background_tasks import BackgroundTasks
 
+_FINAL = (PolicyDenied.kind, InvalidConfirmation.kind, InvalidArguments.kind)
 _PATIENCE = 60.0  # seconds after the approval, in which an unreachable API is tried again
 _RETRY = 5  # times the interval, between two attempts to run a change
 _LAST_WRITES = 2.0  # seconds
@@ -193,7 +200,10 @@ class ApprovedChanges:
                 return True
             approval = Approval(identifier, by="server")
             outcome = await invoker.invoke(operation, change.arguments, caller, approval)
-            return await invoker.guard.conclude(identifier, outcome, is_last=is_last)
+            confirmations = invoker.guard.confirmations
+            if is_last or outcome.error_kind in _FINAL:
+                await confirmations.end(identifier, outcome)
+            return await confirmations.is_claimed(identifier)
 
     async def _withdraw_obsolete(self) -> None:
         """Withdraw the pending requests whose changes could not be made after an approval."""
