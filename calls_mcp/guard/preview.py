@@ -9,7 +9,14 @@ from itertools import groupby
 from calls_mcp.errors import NotApplicable
 from calls_mcp.guard.calling_hours import local_times
 from calls_mcp.guard.change import LONGEST_CALL, Change, state_of, status_of
-from calls_mcp.guard.policy import action_of, is_premium_rate, numbers_of, parties, records
+from calls_mcp.guard.policy import (
+    action_of,
+    is_premium_rate,
+    numbers_of,
+    parties,
+    party,
+    records,
+)
 from calls_mcp.guard.repeated_calls import EarlierCalls
 from calls_mcp.guard.twiml_document import without_passwords
 from calls_mcp.guard.twiml_words import exactly, in_words, shown
@@ -181,7 +188,8 @@ def _heard(active: Mapping[str, Json]) -> Iterator[str]:
 
 def _risks(change: Change, active: Mapping[str, Json]) -> Iterator[Risk]:
     yield from (Risk(_LABELS[each.rule], each.sentence) for each in change.untimely)
-    for number in sorted({each for to in parties(change.arguments) for each in numbers_of(to)}):
+    called = map(party, parties(change.arguments))
+    for number in sorted({each for to in called for each in numbers_of(to)}):
         if is_premium_rate(number):
             yield Risk("Premium-rate number", f"Calls to {formatted(number)} can be expensive.")
     for source in _sources(active):

@@ -89,13 +89,18 @@ class Response:
             _parse_retry_after(headers.get("Retry-After", "")),
             headers.get("Date", ""),
             "" if _is_success(status) else _message_in(payload, body),
-            headers.get("Location", "") if status // 100 == 3 else "",  # noqa: PLR2004
+            headers.get("Location", ""),
         )
 
     @property
     def is_success(self) -> bool:
         """Whether the status is a 2xx."""
         return _is_success(self.status)
+
+    @property
+    def is_redirection(self) -> bool:
+        """Whether the status is a 3xx."""
+        return self.status // 100 == 3  # noqa: PLR2004
 
     @property
     def is_rejection(self) -> bool:
@@ -232,7 +237,7 @@ def no_usable_response(
     if response:
         status, request_id = response.status, response.request_id
         retry_after = response.retry_after
-    if request.effect == "read" and response and response.location:
+    if request.effect == "read" and response and response.is_redirection:
         return Redirected(_sentence(f"Nothing could be read: {reason}."), status=status)
     if request.effect == "read":
         return Unavailable(
@@ -254,7 +259,7 @@ def error_from(request: Request, response: Response, secrets: Sequence[str]) -> 
     """Return the error for an unsuccessful response. Its message contains none of `secrets`."""
     words = masked(response.message, (*secrets, *request.secrets))
     message = f" with the message {quoted(words, _LONGEST_MESSAGE)}" if words else ""
-    if response.location:
+    if response.is_redirection and response.location:
         host = _redirected_to(response.location, (*secrets, *request.secrets))
         reason = f"the API redirected{host} ({response.status}), which is not followed"
         return no_usable_response(request, reason, response)

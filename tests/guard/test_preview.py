@@ -56,6 +56,7 @@ async def test_the_preview_of_a_new_call_mentions_all_effects(
     [
         {"to": PREMIUM},
         {"to": f"sip:{PREMIUM}@example.com"},
+        {"to": f"sip:{PREMIUM[1:]}@example.com"},
         {"twiml": f"<Response><Dial>{PREMIUM}</Dial></Response>"},
     ],
 )

@@ -22,6 +22,7 @@ from tests.twilio.harness import CREATE, DELETE, FETCH, HANG_UP, LIST
 from tests.upstream import (
     SECRET,
     SID,
+    Step,
     Tool,
     Upstream,
     access,
@@ -236,8 +237,11 @@ def test_a_redirect_names_only_the_host(status: int, location: str, host: str) -
         assert error.retryable is False
 
 
-async def test_a_redirected_read_is_not_retried() -> None:
-    async with scripted(redirect("https://elsewhere.example/")) as (upstream, agent):
+@pytest.mark.parametrize(
+    "response", [redirect("https://elsewhere.example/"), answer(302), answer(300), answer(304)]
+)
+async def test_a_redirected_read_is_not_retried(response: Step) -> None:
+    async with scripted(response) as (upstream, agent):
         error = await error_of(agent, FETCH)
     assert len(upstream.requests) == 1
     assert (error["kind"], error["retryable"]) == ("unavailable", False)
