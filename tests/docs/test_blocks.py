@@ -73,49 +73,44 @@ def test_commands_that_are_run_elsewhere_are_in_the_pages() -> None:
         assert any(line.startswith(beginning) for line in lines), beginning
 
 
+WRONG = [
+    Block("sh", "", "calls-mcp polcy check", "here"),
+    Block("sh", "", "false\ntrue", "here"),
+    Block("sh", "serves", "calls-mcp emulator --port 70000", "here"),
+    Block("console", "", "$ echo 1\n2\n", "here"),
+    Block("console", "", "$ echo 1\n", "here"),
+    Block("json", "", '{"mcpServers": {"calls": {"command": "other"}}}', "here"),
+    Block("python", "", "print(1)", "here"),
+    Block("", "", "who am I?", "here"),
+]
+NOT_INSTALLED = [
+    "calls-mcp --version",  # before the environment is activated
+    ".venv/bin/python -c 'import twilio'",  # not a dependency
+    ".venv/bin/python -c 'import opentelemetry.sdk'",  # a dependency of an extra
+    ".venv/bin/pip install -q no-such-package",
+]
+
+
 @pytest.mark.process
-@pytest.mark.parametrize(
-    "block",
-    [
-        Block("sh", "", "calls-mcp polcy check", "here"),
-        Block("sh", "", "false\ntrue", "here"),
-        Block("sh", "serves", "calls-mcp emulator --port 70000", "here"),
-        Block("console", "", "$ echo 1\n2\n", "here"),
-        Block("console", "", "$ echo 1\n", "here"),
-        Block("json", "", '{"mcpServers": {"calls": {"command": "other"}}}', "here"),
-        Block("python", "", "print(1)", "here"),
-        Block("", "", "who am I?", "here"),
-    ],
-)
-def test_a_wrong_block_fails(block: Block, tmp_path: Path) -> None:
+def test_a_wrong_block_or_one_that_uses_what_is_not_installed_fails(tmp_path: Path) -> None:
     folder = tmp_path / "reader"
     folder.mkdir()
     runner = PageRunner(folder)
     runner.install()
+    missing = [Block("sh", "", command, "here") for command in NOT_INSTALLED]
+    assert [block for block in missing if not _fails(runner, block)] == []
     runner.follow(Block("sh", "", ". .venv/bin/activate\ncalls-mcp --version", "before"))
-    with pytest.raises(AssertionError):
-        runner.follow(block)
+    assert [block for block in WRONG if not _fails(runner, block)] == []
     for server in runner.servers:  # none is listening
         server.communicate()
 
 
-@pytest.mark.process
-@pytest.mark.parametrize(
-    "command",
-    [
-        "calls-mcp --version",  # before the environment is activated
-        ".venv/bin/python -c 'import twilio'",  # not a dependency
-        ".venv/bin/python -c 'import opentelemetry.sdk'",  # a dependency of an extra
-        ".venv/bin/pip install -q no-such-package",
-    ],
-)
-def test_a_page_can_only_use_what_it_installed(command: str, tmp_path: Path) -> None:
-    folder = tmp_path / "reader"
-    folder.mkdir()
-    runner = PageRunner(folder)
-    runner.install()
-    with pytest.raises(AssertionError):
-        runner.follow(Block("sh", "", command, "here"))
+def _fails(runner: PageRunner, block: Block) -> bool:
+    try:
+        runner.follow(block)
+    except AssertionError:
+        return True
+    return False
 
 
 def runnable(page: Path) -> list[Block]:
