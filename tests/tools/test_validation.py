@@ -426,7 +426,6 @@ STRANGE_SIDS = [
 
 
 @pytest.mark.requirement("30")
-@pytest.mark.parametrize("sid", STRANGE_SIDS)
 @pytest.mark.parametrize(
     ("tool", "name", "prefix"),
     [
@@ -436,18 +435,21 @@ STRANGE_SIDS = [
         ("list_calls", "parent_call_sid", "CA"),
     ],
 )
-def test_an_invalid_sid_is_refused(tool: str, name: str, prefix: str, sid: str) -> None:
-    fault = fault_of(tool, name, sid.replace("CA", prefix))
+def test_an_invalid_sid_is_refused(tool: str, name: str, prefix: str) -> None:
     expected = ACCOUNT_SID if prefix == "AC" else CALL_SID
-    assert CLEAN.sub("", fault.expected) == expected
+    for sid in STRANGE_SIDS:
+        fault = fault_of(tool, name, sid.replace("CA", prefix))
+        assert CLEAN.sub("", fault.expected) == expected
 
 
 @pytest.mark.requirement("30")
-@pytest.mark.parametrize("sid", [sid for sid in STRANGE_SIDS if "\ud800" not in sid])
+@pytest.mark.parametrize("tool", ["fetch_call", "update_call", "delete_call"])
 @pytest.mark.anyio
-async def test_an_invalid_sid_never_gets_into_a_path(sid: str) -> None:
+async def test_an_invalid_sid_never_gets_into_a_path(tool: str) -> None:
     async with open_harness(calls_mcp_confirm="none") as harness, harness.connect() as agent:
-        for tool in ("fetch_call", "update_call", "delete_call"):
+        for sid in STRANGE_SIDS:
+            if "\ud800" in sid:  # a client can't send it
+                continue
             for arguments in ({"sid": sid}, {"account_sid": sid.replace("CA", "AC")}):
                 outcome = await agent.call(tool, **{**BASES[tool], **arguments})
                 assert outcome["error"]["kind"] == "invalid_arguments"

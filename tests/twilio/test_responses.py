@@ -6,6 +6,7 @@ import re
 import unicodedata
 from base64 import b64encode
 from dataclasses import replace
+from itertools import product
 from urllib.parse import quote, unquote
 
 import pytest
@@ -104,7 +105,6 @@ async def test_a_rate_limited_request_says_how_long_to_wait() -> None:
     assert "a few seconds" not in text_of(result)
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 422, 429, 451])
 @pytest.mark.parametrize(
     "body",
     [
@@ -124,16 +124,17 @@ async def test_a_rate_limited_request_says_how_long_to_wait() -> None:
         pytest.param({"message": "\u202e\n\u200b"}, id="nothing visible"),
     ],
 )
-def test_an_error_without_a_usable_body_has_a_hint(status: int, body: object) -> None:
+def test_an_error_without_a_usable_body_has_a_hint(body: object) -> None:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    error = error_from(PLACE, Response.parse(status, {}, data), secrets=())
-    assert isinstance(error, Rejected)
-    assert error.message == f"Nothing happened: the API returned {status}."
-    assert error.hint
-    assert "message" not in error.hint
-    assert error.retryable is (status == 429)
-    assert Failure.from_error(error).code is None
-    assert Failure.from_error(error).more_info is None
+    for status in (400, 401, 403, 404, 405, 409, 410, 422, 429, 451):
+        error = error_from(PLACE, Response.parse(status, {}, data), secrets=())
+        assert isinstance(error, Rejected)
+        assert error.message == f"Nothing happened: the API returned {status}."
+        assert error.hint
+        assert "message" not in error.hint
+        assert error.retryable is (status == 429)
+        assert Failure.from_error(error).code is None
+        assert Failure.from_error(error).more_info is None
 
 
 def _encoded(body: object) -> bytes:
@@ -147,8 +148,6 @@ PAGE = """<!DOCTYPE html><html><head><title>403 Forbidden</title><style>p { colo
 PROBLEM = {"type": "about:blank", "title": "Forbidden", "detail": "No such region.", "status": 403}
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 408, 500, 503])
-@pytest.mark.parametrize("request_", [READ, PLACE], ids=["read", "change"])
 @pytest.mark.parametrize(
     ("body", "shown"),
     [
@@ -168,13 +167,12 @@ PROBLEM = {"type": "about:blank", "title": "Forbidden", "detail": "No such regio
         pytest.param("é".encode() * 20_000, "é" * 299 + "…", id="a long text, cut in a character"),
     ],
 )
-def test_the_message_in_any_body_is_quoted_on_one_line(
-    request_: Request, status: int, body: object, shown: str
-) -> None:
+def test_the_message_in_any_body_is_quoted_on_one_line(body: object, shown: str) -> None:
     data = body if isinstance(body, bytes) else _encoded(body)
-    error = error_from(request_, Response.parse(status, {}, data), secrets=())
     end = "" if shown.endswith(".") else "."
-    assert error.message.endswith(f'the API returned {status} with the message "{shown}"{end}')
+    for request, status in product((READ, PLACE), (400, 403, 404, 408, 500, 503)):
+        error = error_from(request, Response.parse(status, {}, data), secrets=())
+        assert error.message.endswith(f'the API returned {status} with the message "{shown}"{end}')
 
 
 async def test_the_page_of_a_proxy_is_shown_as_untrusted_text_without_markup() -> None:
