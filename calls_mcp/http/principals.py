@@ -256,9 +256,9 @@ def load_principals(file: Path) -> Principals:
     for name, principal in entries.principals.items():
         try:
             overrides[name] = _overrides(principal, file.parent)
-        except ConfigurationError as error:
+        except FileError as error:
             line = nearest(lines, ("principals", name))
-            wrong.append(f"{file}:{line}: principals.{name}: {error}")
+            wrong += (f"{file}:{line}: principals.{name}: {each}" for each in error.problems)
     if wrong:
         raise FileError(wrong)
     return Principals(entries.tokens, overrides)
@@ -284,16 +284,26 @@ def read_entries(file: Path, text: str) -> Entries:
 
 
 def _overrides(principal: _Principal, folder: Path) -> Overrides:
-    policy = None if principal.policy is None else load_policy(folder / principal.policy)
+    """Return the overrides of a principal.
+
+    Raises:
+        FileError: The policy or the secret can't be used, or both.
+    """
+    policy, secret, wrong = None, "", list[str]()
+    try:
+        policy = None if principal.policy is None else load_policy(folder / principal.policy)
+    except FileError as error:
+        wrong += error.problems
+    try:
+        secret = "".join(_secret(each, folder) for each in (*principal.tokens, *principal.secrets))
+    except ConfigurationError as error:
+        wrong.append(str(error))
+    if wrong:
+        raise FileError(wrong)
     if principal.account_sid is None:
         return Overrides(policy=policy)
-    (source,) = (*principal.tokens, *principal.secrets)
-    return Overrides(
-        principal.account_sid,
-        principal.api_key or principal.account_sid,
-        _secret(source, folder),
-        policy,
-    )
+    user = principal.api_key or principal.account_sid
+    return Overrides(principal.account_sid, user, secret, policy)
 
 
 def _secret(source: str | Path, folder: Path) -> str:

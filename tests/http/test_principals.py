@@ -362,6 +362,23 @@ def test_a_fault_in_the_principals_file_is_reported_with_its_line(
     assert "s3cret" not in str(error.value)
 
 
+def test_a_wrong_policy_hides_no_missing_secret(tmp_path: Path) -> None:
+    entry = (
+        f'[principals.a]\naccount_sid = "{OWN}"\nauth_token_env = "NOT_SET"\npolicy = "own.toml"\n'
+    )
+    write(tmp_path / "own.toml", "[caps]\nrecord = 1\n[twiml]\ninline = 1\n")
+    file = write(tmp_path / "principals.toml", entry)
+    with pytest.raises(ConfigurationError) as error:
+        open_verifier(load_settings(by_tokens(file)))
+    assert [
+        line.removeprefix(f"{file}:1: principals.a: ") for line in str(error.value).split("\n")
+    ] == [
+        f"{tmp_path / 'own.toml'}:2: caps.record must be true or false",
+        f"{tmp_path / 'own.toml'}:4: twiml.inline must be true or false",
+        "the variable NOT_SET is missing or empty",
+    ]
+
+
 def test_with_oauth_tokens_in_the_principals_file_are_rejected(tmp_path: Path) -> None:
     settings = load_settings(
         {
