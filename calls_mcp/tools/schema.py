@@ -6,6 +6,9 @@ They are flat and have no references, because some model APIs refuse other schem
 from functools import cache
 from typing import Any
 
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core.core_schema import WithDefaultSchema
+
 from calls_mcp.tools.catalog import Operation, Schema
 from calls_mcp.tools.outcome import Outcome
 
@@ -46,9 +49,16 @@ def output_schema(operation: Operation) -> Schema:
     return {**whole, "properties": properties}
 
 
+class _WithoutDefaults(GenerateJsonSchema):
+    """Leaves out what `_compact` would remove, since each default takes a model of its own."""
+
+    def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+
 @cache
 def _outcome() -> dict[str, Any]:
-    schema = Outcome.model_json_schema(mode="serialization")
+    schema = Outcome.model_json_schema(mode="serialization", schema_generator=_WithoutDefaults)
     return _compact(schema, schema["$defs"])
 
 

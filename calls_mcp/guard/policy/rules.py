@@ -231,7 +231,7 @@ def load_policy(file: Path | None = None) -> Policy:
     """
     file = file or _SHIPPED
     text = read(file)
-    given = parse(file, text)
+    given = {} if file == _SHIPPED else parse(file, text)
     whole = _overlaid(_shipped(), given)
     lists = _lists(whole["destinations"], file.parent)
     unreadable = [*_unreadable(lists.values())]
