@@ -150,15 +150,13 @@ def _dialed_by(dial: Element) -> int:
 
 
 def _values(root: Element) -> Iterator[Value]:
-    stopped: set[int] = set()
+    parents = {id(part): each.name for each in root.walk() for part in each.content}
     for element in root.walk():
-        if element.name == "Stop":
-            stopped |= {id(each) for each in element.content}
         known = element_types().get(element.name)
         if known is None:
             yield Value("unknown", "", f"<{element.name}>")
             continue
-        if known.records and id(element) not in stopped:
+        if known.records and parents.get(id(element)) not in ("Stop", known.two_way):
             yield Value("recording", element.name, f"<{element.name}>")
         if element.is_split and known.text not in ("plain", "speech"):
             # Some readers use the whole text, others only a part of it.
@@ -188,6 +186,7 @@ class ElementType:
 
     text: Kind
     records: bool
+    two_way: str
     attributes: Mapping[str, Kind]
     defaults: Mapping[str, str]
     words: tuple[str, ...]
@@ -211,6 +210,7 @@ def element_types() -> Mapping[str, ElementType]:
         types[name] = ElementType(
             text=kinds.validate_python(text)["text"],
             records=bool(row.get("records")),
+            two_way=str(row.get("two_way", "")),
             attributes=kinds.validate_python(attributes),
             defaults=defaults if isinstance(defaults := row.get("defaults"), dict) else {},
             words=words,

@@ -101,8 +101,9 @@ def _object_to_value(policy: Policy, value: Value) -> Iterator[Objection]:
 
 def _object_to_recording(caps: Caps, value: Value) -> Iterator[Objection]:
     if not caps.record and _is_recording(value):
+        reason = f"twiml has {value.place}, and recording calls is not allowed"
         hint = "Leave recording out, or ask the operator to allow it."
-        yield Objection("caps.record", "recording calls is not allowed", hint)
+        yield Objection("caps.record", reason, hint)
 
 
 def _is_recording(value: Value) -> bool:

@@ -58,9 +58,9 @@ def test_parties_dialed_by_twiml_follow_the_destination_rules(inside: str, rule:
     [
         ("<Play>http://example.com/x.mp3</Play>", True),
         ('<Gather action="HTTP://example.com/"/>', True),
-        ('<Start><Stream url="ws://example.com/"/></Start>', True),
+        ('<Connect><Stream url="ws://example.com/"/></Connect>', True),
         ("<Play>https://example.com/x.mp3</Play>", False),
-        ('<Start><Stream url="wss://example.com/"/></Start>', False),
+        ('<Connect><Stream url="wss://example.com/"/></Connect>', False),
         ("<Say>Read http://example.com/</Say>", False),
     ],
 )
@@ -86,6 +86,8 @@ def test_sip_addresses_and_clients_dialed_by_twiml_must_match_a_pattern() -> Non
         "<Start><Recording/></Start>",
         '<Start><Siprec connectorName="Recorder"/></Start>',
         "<Start><Transcription/></Start>",
+        '<Start><Stream url="wss://example.com/"/></Start>',
+        '<Start><Connect/><Stream url="wss://example.com/"/></Start>',
         "<Start><Stop/><Recording/></Start>",
         "<Stop><Start><Recording/></Start></Stop>",
         '<Dial record="record-from-answer">+15005550205</Dial>',
