@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 import mcp_types as types
 
-from calls_mcp.guard.policy import matches_any
+from calls_mcp.guard.policy import allows_caller
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.server.permissions import Context, Permissions, invalid, names, principal_of
 from calls_mcp.server.prompts import Prompts
@@ -122,7 +122,7 @@ class Completions:
         allowed = policy.caller_ids.allow
         named = [pattern for pattern in allowed if not _WILD & {*pattern}]
         used = _parties(recent.calls, "from")
-        fitting = [caller for caller in used if not allowed or matches_any(allowed, caller)]
+        fitting = [caller for caller in used if not allowed or allows_caller(allowed, caller)]
         is_complete = bool(allowed) and len(named) == len(allowed)
         return _Values([*named, *fitting], recent.is_partial and not is_complete)
 

@@ -4,9 +4,9 @@
 """
 
 from calls_mcp.guard.policy.destinations import (
+    allows_caller,
     canonical,
     is_premium_rate,
-    matches_any,
     numbers_of,
     party,
 )
@@ -42,6 +42,7 @@ __all__ = [
     "Requirement",
     "Span",
     "action_of",
+    "allows_caller",
     "canonical",
     "explain",
     "explain_by_topic",
@@ -50,7 +51,6 @@ __all__ = [
     "judge",
     "judge_account",
     "load_policy",
-    "matches_any",
     "numbers_of",
     "parties",
     "party",

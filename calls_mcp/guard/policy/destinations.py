@@ -300,9 +300,20 @@ def matches_any(patterns: Iterable[str], text: str) -> bool:
     return any(_compiled(pattern).fullmatch(text) for pattern in patterns)
 
 
+def allows_caller(patterns: Iterable[str], caller: str) -> bool:
+    """Return whether one of `patterns` matches a caller ID. Only `*` alone matches any @.
+
+    So +4930* allows numbers, and no SIP addresses that begin like them.
+    """
+    return any(
+        pattern == "*" or _compiled(pattern, "[^@]").fullmatch(caller) for pattern in patterns
+    )
+
+
 @lru_cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    parts = ({"*": ".*", "?": "."}.get(part) or re.escape(part) for part in pattern)
+def _compiled(pattern: str, character: str = ".") -> re.Pattern[str]:
+    wild = {"*": f"{character}*", "?": character}
+    parts = (wild.get(part) or re.escape(part) for part in pattern)
     return re.compile("".join(parts), re.DOTALL)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.guard.policy.destinations import (
-    matches_any,
+    allows_caller,
     object_to_destination,
     pre_approves,
 )
@@ -171,7 +171,7 @@ def _objections(policy: Policy, arguments: "Arguments") -> Iterator[Objection]:
 
 def _object_to_callers(rules: CallerIds, values: Mapping[str, Json]) -> Iterator[Objection]:
     for name in ("from", "caller_id"):
-        if rules.allow and name in values and not matches_any(rules.allow, str(values[name])):
+        if rules.allow and name in values and not allows_caller(rules.allow, str(values[name])):
             reason = f"{name} is not an allowed caller ID"
             hint = "Use another number of the account, or ask the operator to allow this one."
             yield Objection("caller_ids.allow", reason, hint)

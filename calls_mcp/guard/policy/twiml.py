@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from calls_mcp.guard.policy.destinations import matches_any, object_to_destination
+from calls_mcp.guard.policy.destinations import allows_caller, object_to_destination
 from calls_mcp.guard.policy.rules import (
     CallerIds,
     Caps,
@@ -148,7 +148,7 @@ def _object_to_party(rules: Destinations, value: Value) -> Iterator[Objection]:
 
 def _object_to_caller(rules: CallerIds, value: Value) -> Iterator[Objection]:
     is_listed = value.text in rules.allow
-    is_allowed = _CALLER.fullmatch(value.text) and matches_any(rules.allow, value.text)
+    is_allowed = _CALLER.fullmatch(value.text) and allows_caller(rules.allow, value.text)
     if rules.allow and not (is_listed or is_allowed):
         shown = quoted(value.text, _LONGEST_SHOWN)
         reason = f"twiml uses the caller ID {shown}, which is not allowed"

@@ -105,6 +105,10 @@ def test_calls_mcp_confirm_never_loosens_a_stricter_requirement(
         (("+49*",), {}, True),
         (("+1500*",), {"caller_id": "+493012345678"}, True),
         (("+1500*", "client:*"), {"caller_id": "client:alice"}, False),
+        (("+1500*",), {"caller_id": "+15005550006@example.com"}, True),
+        (("+1500*", "*@a.com"), {"caller_id": "bob@a.com"}, False),
+        (("+1500*", "*@a.com"), {"caller_id": "bob@b.com;c=@a.com"}, True),
+        (("*",), {"caller_id": "bob@example.com"}, False),
     ],
 )
 def test_only_allowed_caller_ids_are_accepted(
