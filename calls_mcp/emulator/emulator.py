@@ -72,7 +72,6 @@ class Emulator:
     _control: ControlApi = field(init=False, repr=False)
     _app: ASGIApp = field(init=False, repr=False)
     _address: tuple[str, int] = field(init=False, repr=False)
-    _switchboard: Switchboard = field(init=False, repr=False)
     _open: AsyncExitStack = field(init=False, repr=False)
 
     @property
@@ -115,9 +114,9 @@ class Emulator:
             sender = CallbackSender(store.callbacks, hooks)
             await stack.enter_async_context(sender.running())
             numbers = {*self.own_numbers, *self.scenario.own_numbers}
-            self._switchboard = Switchboard(store, self.scenario, numbers, hooks, execute)
-            await stack.enter_async_context(self._switchboard.running())
-            self._app = self._application(store, sender, clock, numbers)
+            switchboard = Switchboard(store, self.scenario, numbers, hooks, execute)
+            await stack.enter_async_context(switchboard.running())
+            self._app = self._application(store, switchboard, sender, clock, numbers)
             if listener:
                 server = uvicorn.Server(_config(self._app))
                 await stack.enter_async_context(_serving(server, listener))
@@ -141,12 +140,12 @@ class Emulator:
         Raises:
             ApiError: The scenario has no `voice_url` for the number.
         """
-        return self._switchboard.ring(to, from_, caller).sid
+        return self._control.switchboard.ring(to, from_, caller).sid
 
     def react(self, sid: str, reaction: Reaction) -> None:
         """Let the other party of a call press keys, say something or hang up now."""
         with self.calls.transaction():
-            self._switchboard.react(sid, reaction)
+            self._control.switchboard.react(sid, reaction)
 
     def transcript_lines(self, sid: str) -> tuple[str, ...]:
         """Return what happened in a call, such as `0:03 said “Your table is ready.”`.
@@ -171,12 +170,13 @@ class Emulator:
     def _application(
         self,
         store: CallStore,
+        switchboard: Switchboard,
         sender: CallbackSender,
         clock: AdjustableClock,
         numbers: Collection[str],
     ) -> ASGIApp:
         interval = 1 / self.calls_per_second
-        api = CallsApi(self.account, store, self._switchboard, self.scenario, interval)
+        api = CallsApi(self.account, store, switchboard, self.scenario, interval)
         others = AccountApi(self.account, numbers, self.scenario)
         recordings = RecordingsApi(self.account, store)
         routes = [*api.routes(), *recordings.routes(), *others.routes()]
@@ -184,7 +184,7 @@ class Emulator:
             application(routes, strict=self.strict), has_connections=self.port is not None
         )
         log = RequestLog(faults)
-        self._control = ControlApi(store, self._switchboard, sender, clock, faults, log)
+        self._control = ControlApi(store, switchboard, sender, clock, faults, log)
         control = self._control.application()
 
         async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:

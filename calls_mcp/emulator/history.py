@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from random import Random
-from typing import TypeVar
 
 from calls_mcp.emulator.call_lifecycle import (
     DEFAULT_TIMEOUT,
@@ -12,8 +11,6 @@ from calls_mcp.emulator.call_lifecycle import (
     planned,
 )
 from calls_mcp.emulator.scenario import EndStatus, Script
-
-Choice = TypeVar("Choice", EndStatus, Direction)
 
 HOUR = 3600
 WEEK = 7 * 86_400
@@ -43,11 +40,11 @@ def past_calls(seed: int, calls: int, now: float) -> Iterator[Call]:
 
 
 def _past_call(random: Random, created: float) -> Call:
-    direction = _weighted_choice(random, DIRECTION_WEIGHTS)
-    end_as = _weighted_choice(random, END_WEIGHTS)
+    (direction,) = random.choices(list(DIRECTION_WEIGHTS), list(DIRECTION_WEIGHTS.values()))
+    (end_as,) = random.choices(list(END_WEIGHTS), list(END_WEIGHTS.values()))
     other_number = f"+1{random.choice(AREA_CODES)}55501{random.randrange(100):02}"
     outbound = direction == "outbound-api"
-    ring_seconds = _ring_seconds(random, end_as)
+    ring_seconds = random.uniform(2, 25) if end_as in {"completed", "busy"} else 0
     call = Call(
         sid=f"CA{random.getrandbits(128):032x}",
         to=other_number if outbound else OWN_NUMBER,
@@ -58,18 +55,6 @@ def _past_call(random: Random, created: float) -> Call:
         updated=created,
         ring_at=created + (QUEUE_SECONDS if outbound else 0),
     )
-    talk_seconds = _talk_seconds(random) if end_as == "completed" else 0
-    return planned(call, Script(end_as, ring_seconds, talk_seconds), DEFAULT_TIMEOUT)
-
-
-def _weighted_choice(random: Random, weights: dict[Choice, int]) -> Choice:
-    return random.choices(list(weights), list(weights.values()))[0]
-
-
-def _ring_seconds(random: Random, end_as: EndStatus) -> float:
-    return random.uniform(2, 25) if end_as in {"completed", "busy"} else 0
-
-
-def _talk_seconds(random: Random) -> float:
-    """Return the length of a talk. Many are short, few are long."""
-    return min(random.expovariate(1 / 150), LONGEST_TALK)
+    # many talks are short, few are long
+    talk = min(random.expovariate(1 / 150), LONGEST_TALK) if end_as == "completed" else 0
+    return planned(call, Script(end_as, ring_seconds, talk), DEFAULT_TIMEOUT)

@@ -126,7 +126,7 @@ class Switchboard:
         leg = self._legs.get(call.sid)
         if leg is not None and leg.status != call.status:
             leg.status = call.status
-            self._post(self._store.now, call.sid, Changed(call))
+            self._post(self.now, call.sid, Changed(call))
 
     def clear(self) -> None:
         """Forget every call, and delete what sessions have just written by their end."""
@@ -204,10 +204,6 @@ class Switchboard:
 
     # Calls
 
-    def expect(self, call: Call, leg: Leg) -> None:
-        """Take over a call that is about to be added to the store."""
-        self._legs[call.sid] = leg
-
     def ring(self, to: str, from_: str, caller: Script) -> Call:
         """Place a call from outside to a number of the account.
 
@@ -233,7 +229,7 @@ class Switchboard:
             )
             leg = Leg.of_application(application, Callee(caller))
             leg.is_incoming = True
-            self.expect(call, leg)
+            self._legs[call.sid] = leg
             self._store.add(call)
         return call
 
@@ -244,7 +240,7 @@ class Switchboard:
             return
         leg.fallback = fallback or leg.fallback
         if leg.status == "in-progress":
-            self._post(self._store.now, sid, instructions)
+            self._post(self.now, sid, instructions)
         else:
             leg.instructions = instructions
 
@@ -257,7 +253,7 @@ class Switchboard:
         status = self.call(sid).status
         if status != "in-progress" and not (reaction.hang_up and status == "ringing"):
             raise invalid(f"The call is {status}, so nobody is on the phone.", CALL_STATE)
-        self._schedule(sid, reaction, self._store.now)
+        self._schedule(sid, reaction, self.now)
 
     def _follow(self, call: Call) -> None:
         """Follow a call's own change of status."""
@@ -276,9 +272,9 @@ class Switchboard:
         if greeting := leg.callee.script.greeting:
             self.note(call.sid, "spoke", greeting)
         for reaction in leg.callee.timed:
-            self._schedule(call.sid, reaction, self._store.now + (reaction.at or 0))
+            self._schedule(call.sid, reaction, self.now + (reaction.at or 0))
         for watcher in self._watchers.get(call.sid, ()):
-            self._post(self._store.now, watcher, Changed(call))
+            self._post(self.now, watcher, Changed(call))
         if leg.instructions is not None and not leg.is_incoming:
             self._start(call.sid, leg)
         elif leg.instructions is None:
@@ -287,7 +283,7 @@ class Switchboard:
     def _start(self, sid: str, leg: Leg) -> None:
         call = self.call(sid)
         if leg.callee.script.talk_for is None and not leg.is_dialed:
-            self._replan(call_lifecycle.held(call, self._store.now))
+            self._replan(call_lifecycle.held(call, self.now))
         self._running[sid] = running = _Running(self._execute(sid, leg, self))
         self._resume(sid, running, None)
 
@@ -319,16 +315,16 @@ class Switchboard:
     def _arrived(self, sid: str, fetched: Fetched) -> None:
         """Pass a document on to its call; after the call, only note it."""
         if sid in self._legs:
-            self._post(self._store.now, sid, fetched)
+            self._post(self.now, sid, fetched)
         elif self._store.get(sid):
             self._add_entry(sid, "fetched", fetched.url, fetched.outcome)
 
     def _add_entry(self, sid: str, event: str, text: str, details: Mapping[str, str]) -> None:
-        self._store.transcripts.add(sid, TranscriptEntry(self._store.now, event, text, details))
+        self._store.transcripts.add(sid, TranscriptEntry(self.now, event, text, details))
 
     def _notify(self, call: Call) -> None:
         for sid in self._watchers.pop(call.sid, ()):
-            self._post(self._store.now, sid, Changed(call))
+            self._post(self.now, sid, Changed(call))
 
     def _schedule(self, sid: str, reaction: Reaction, at: float) -> None:
         if reaction.press:
@@ -387,7 +383,7 @@ class Switchboard:
         call, leg = self.call(sid), self._legs.get(sid)
         if leg is not None and call.status == "ringing":
             leg.status = "in-progress"  # so that it begins here, before what is said next
-            answered = call_lifecycle.answered(call, self._store.now, leg.callee.script.talk_for)
+            answered = call_lifecycle.answered(call, self.now, leg.callee.script.talk_for)
             self._replan(answered)
             self._begin(call, leg)
 
@@ -397,24 +393,22 @@ class Switchboard:
         if call is None or not call.live:
             return
         is_answered = call.status == "in-progress"
-        self._replan(
-            call_lifecycle.ended(call, self._store.now, "completed" if is_answered else status)
-        )
+        self._replan(call_lifecycle.ended(call, self.now, "completed" if is_answered else status))
 
     def press(self, sid: str, keys: str) -> None:
         """Press keys for the other party to hear."""
         if peer := self.call(sid).peer_sid:
-            self._press(peer, keys, self._store.now)
+            self._press(peer, keys, self.now)
 
     def tell(self, sid: str, text: str) -> None:
         """Tell the other party what it has just heard."""
         leg = self._legs.get(sid)
         if leg is not None and (reaction := leg.callee.hear(text)):
-            self._schedule(sid, reaction, self._store.now + reaction.after)
+            self._schedule(sid, reaction, self.now + reaction.after)
 
     def dial(self, sid: str, party: Party) -> str:
         """Call someone for this call, and return the SID of the new call."""
-        now, noun = self._store.now, party.noun
+        now, noun = self.now, party.noun
         call = Call(
             sid=new_sid(),
             to=party.to,
@@ -440,16 +434,16 @@ class Switchboard:
     def place(self, call: Call, leg: Leg) -> None:
         """Add a call. A call to a number of the account has a record at both ends."""
         if call.to not in self._own_numbers:
-            self.expect(call, leg)
+            self._legs[call.sid] = leg
             self._store.add(call)
             return
         call, inbound = call_lifecycle.both_records(call)
-        self.expect(call, leg)
+        self._legs[call.sid] = leg
         if application := self._scenario.application(call.to):
             caller = Callee(Script(talk_for=leg.callee.script.talk_for))
             answer = replace(Leg.of_application(application, caller), budget=leg.budget)
             answer.is_incoming = self._decides(application)
-            self.expect(inbound, answer)
+            self._legs[inbound.sid] = answer
         self._store.add(call, inbound)
 
     def script_of(self, to: str) -> Script:
@@ -476,7 +470,7 @@ class Switchboard:
     def connect(self, sid: str) -> None:
         """Connect a dialed call to the one that dialed it."""
         for watcher in self._watchers.get(sid, ()):
-            self._post(self._store.now, watcher, Connected(sid))
+            self._post(self.now, watcher, Connected(sid))
 
     def join(self, sid: str, conference: Element) -> int:
         """Join a conference and return the number of its participants, 0 if it is full."""
@@ -505,19 +499,19 @@ class Switchboard:
 
     def release(self, sid: str) -> None:
         """Let a call that was taken from a queue continue."""
-        self._post(self._store.now, sid, Released())
+        self._post(self.now, sid, Released())
 
     def save_recording(
         self, sid: str, source: Source, started: float, options: RecordingOptions
     ) -> Mapping[str, str]:
         """Keep a recording that ends now, and return the parameters that describe it."""
         recordings = self._store.recordings
-        return recordings.summary(recordings.add(sid, source, started, self._store.now, options))
+        return recordings.summary(recordings.add(sid, source, started, self.now, options))
 
     def _connect_queued(self, queue: str) -> None:
         for first, server in self._queues.matches(queue):
-            self._post(self._store.now, first, Connected(server))
-            self._post(self._store.now, server, Connected(first))
+            self._post(self.now, first, Connected(server))
+            self._post(self.now, server, Connected(first))
 
     def _script_of(self, to: str) -> Script:
         try:
