@@ -117,11 +117,9 @@ class CallsApi:
         values = _update_values(await form_pairs(request, parameters.UPDATE))
         with self.store.transaction() as now:
             call = _updated(self._find(request), values, now)
-            self.store.update(call)
+            self.switchboard.update(call)
             if "Url" in values or "Twiml" in values:
                 self.switchboard.redirect(call.sid, _instructions(values), _fallback(values))
-            if call.peer_sid and (peer := self.store.get(call.peer_sid)):
-                self.store.update(call_lifecycle.following(peer, call))
             return self._response(self._find(request))
 
     async def _delete(self, request: Request) -> Response:

@@ -233,6 +233,12 @@ class Switchboard:
             self._store.add(call)
         return call
 
+    def update(self, call: Call) -> None:
+        """Write a call, whose plan the other record of it follows."""
+        self._store.update(call)
+        if call.peer_sid and (peer := self._store.get(call.peer_sid)) and peer.live:
+            self._store.update(call_lifecycle.following(peer, call))
+
     def redirect(self, sid: str, instructions: Instructions, fallback: Instructions | None) -> None:
         """Continue a call with other instructions."""
         leg = self._legs.get(sid)
@@ -283,7 +289,7 @@ class Switchboard:
     def _start(self, sid: str, leg: Leg) -> None:
         call = self.call(sid)
         if leg.callee.script.talk_for is None and not leg.is_dialed:
-            self._replan(call_lifecycle.held(call, self.now))
+            self.update(call_lifecycle.held(call, self.now))
         self._running[sid] = running = _Running(self._execute(sid, leg, self))
         self._resume(sid, running, None)
 
@@ -338,12 +344,6 @@ class Switchboard:
         for key, seconds in key_times(keys):
             self._post(at + seconds, sid, Pressed(key))
 
-    def _replan(self, call: Call) -> None:
-        """Write a call with another plan, which the other record of it follows."""
-        self._store.update(call)
-        if call.peer_sid and (peer := self._store.get(call.peer_sid)) and peer.live:
-            self._store.update(call_lifecycle.following(peer, call))
-
     # What sessions ask for; `sid` is a call
 
     @property
@@ -380,11 +380,11 @@ class Switchboard:
 
     def answer(self, sid: str) -> None:
         """Answer a call from outside."""
-        call, leg = self.call(sid), self._legs.get(sid)
-        if leg is not None and call.status == "ringing":
+        call, leg = self.call(sid), self._legs[sid]
+        if call.status == "ringing":
             leg.status = "in-progress"  # so that it begins here, before what is said next
             answered = call_lifecycle.answered(call, self.now, leg.callee.script.talk_for)
-            self._replan(answered)
+            self.update(answered)
             self._begin(call, leg)
 
     def hang_up(self, sid: str, status: Status = "completed") -> None:
@@ -393,7 +393,7 @@ class Switchboard:
         if call is None or not call.live:
             return
         is_answered = call.status == "in-progress"
-        self._replan(call_lifecycle.ended(call, self.now, "completed" if is_answered else status))
+        self.update(call_lifecycle.ended(call, self.now, "completed" if is_answered else status))
 
     def press(self, sid: str, keys: str) -> None:
         """Press keys for the other party to hear."""
@@ -402,8 +402,7 @@ class Switchboard:
 
     def tell(self, sid: str, text: str) -> None:
         """Tell the other party what it has just heard."""
-        leg = self._legs.get(sid)
-        if leg is not None and (reaction := leg.callee.hear(text)):
+        if reaction := self._legs[sid].callee.hear(text):
             self._schedule(sid, reaction, self.now + reaction.after)
 
     def dial(self, sid: str, party: Party) -> str:
