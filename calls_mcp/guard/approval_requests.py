@@ -36,7 +36,7 @@ _REMEMBERED = 3600.0  # seconds in which a new request mentions the last
 _BEAT = 5.0  # seconds
 _CALL_AGAIN = (
     "The operator has been asked to approve this{place}. Tell your user. Once it is approved, the "
-    "server makes the change; call this tool again with the same arguments to get the result."
+    "change is made; call this tool again with the same arguments to get the result."
 )
 
 
