@@ -16,7 +16,7 @@ from calls_mcp.storage.interface import error_text
 from calls_mcp.tools.catalog import Json
 
 _LONGEST_TIME = 32  # characters
-_NO_LOG = "No record can be read: this is not an audit log, or all of it was damaged."
+_NO_LOG = "No record can be read: this is not an audit log, or it is damaged."
 _BATCH, _PAUSE = 50, 0.0001  # records between two pauses, and seconds
 
 ProblemKind = Literal["tampering", "torn", "unfinished", "partial"]

@@ -67,7 +67,7 @@ _NO_HUMAN = (
 class Proceed:
     """The decision to send a change, and on whose authority.
 
-    Whoever gets it must settle the `claim` and the `reservation`. `is_awaited` is whether the
+    The receiver must settle the `claim` and the `reservation`. `is_awaited` is whether the
     outcome goes to the client. If not, its approval request stays open until the client repeats the
     request and gets the outcome.
     """

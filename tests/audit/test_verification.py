@@ -230,7 +230,7 @@ def test_a_file_that_is_not_an_audit_log_gets_one_sentence(tmp_path: Path, text:
     report = verify(path)
     assert not report.is_intact
     assert describe(report) == [
-        "No record can be read: this is not an audit log, or all of it was damaged."
+        "No record can be read: this is not an audit log, or it is damaged."
     ]
 
 
