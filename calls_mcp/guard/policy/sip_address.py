@@ -2,7 +2,9 @@
 
 import re
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from urllib.parse import unquote
 
 SHORTEST_SUBSCRIBER = 7  # digits: +290, +683 and +690 with four more
@@ -22,7 +24,7 @@ _RUN = re.compile(r"([*#]*)(\+?[0-9]+)")
 _MOST_RUNS = 8
 # Without ; because parameters of a number can name another one: 5551234;phone-context=+1900.
 _USER = re.compile(r"(\+[1-9][0-9]*[*#]*|[^\s@:/\\?;<>\"%+][^\s@:/\\?;<>\"%]*)")
-_HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 # Headers that claim who calls or is called. Twilio sends some of them.
 _IDENTITIES = frozenset(
     {"from", "p-asserted-identity", "p-called-party-id", "p-preferred-identity"}
@@ -35,7 +37,8 @@ _REROUTING = ("maddr", "route")  # a parameter and a header that name another ho
 class SipAddress:
     """A SIP address, decoded: `user` without the separators in a number, `host` in lower case.
 
-    `is_rerouted` says that a parameter may send the call to another host.
+    An IPv6 address is in its shortest form. `is_rerouted` says that a parameter may send the call
+    to another host.
     """
 
     user: str
@@ -94,8 +97,8 @@ def parse_sip(address: str) -> SipAddress | None:
     plain = SEPARATORS.sub("", user)
     if _number(plain):
         user = plain
-    host = unquote(uri["host"]).lower().removesuffix(".")
-    if not (_USER.fullmatch(user) and user.isprintable() and _HOST.fullmatch(host)):
+    host = _host(unquote(uri["host"]))
+    if not (host and _USER.fullmatch(user) and user.isprintable()):
         return None
     if len(_RUN.findall(user)) > _MOST_RUNS:  # each is looked up
         return None
@@ -109,6 +112,17 @@ def _plain(user: str) -> str:
     """Return a text in its compatible form, with the digits of all scripts as ASCII."""
     normal = unicodedata.normalize("NFKC", user)
     return "".join(str(unicodedata.decimal(c, c)) for c in normal)
+
+
+def _host(text: str) -> str:
+    """Return the one spelling of a host; empty if it is none."""
+    if text.startswith("["):
+        with suppress(ValueError):
+            address = IPv6Address(text[1:-1])
+            return "" if address.scope_id else f"[{address}]"
+        return ""
+    host = text.lower().removesuffix(".")
+    return host if _HOST.fullmatch(host) else ""
 
 
 def _number(text: str) -> str:
