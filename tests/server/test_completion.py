@@ -7,7 +7,7 @@ import pytest
 from mcp import MCPError
 from mcp_types import Completion, PromptReference, ResourceTemplateReference
 
-from calls_mcp.emulator import OWN_NUMBERS, Fault
+from calls_mcp.emulator import OWN_NUMBERS, Fault, past_calls
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
@@ -66,9 +66,8 @@ async def test_statuses_of_a_prompt_are_completed(harness: Harness) -> None:
 
 
 async def test_completions_that_are_not_all_are_marked_as_partial(harness: Harness) -> None:
+    harness.emulator.calls.add(*past_calls(1, 101, harness.clock()))
     async with harness.connect() as agent:
-        for _ in range(101):
-            await agent.place()
         found = await of_template(agent, CALL, "sid")
     assert 50 < len(found.values) <= 100
     assert found.has_more

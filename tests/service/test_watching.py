@@ -197,7 +197,7 @@ async def test_subscribing_to_a_constant_resource_is_accepted(harness: Harness) 
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_one_principal_has_at_most_a_quarter_of_the_subscriptions(era: Era) -> None:
-    async with quick(calls_mcp_watches=8) as harness:
+    async with open_harness(calls_mcp_watches=8) as harness:
         sids = [await placed(harness) for _ in range(3)]
         uris = [*map(uri_of, sids)]
         connect = in_memory(harness)
