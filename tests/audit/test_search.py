@@ -42,6 +42,7 @@ def test_a_log_with_an_edited_record_gets_its_indexes(tmp_path: Path) -> None:
     spoil(path, "UPDATE audit SET body = CASE seq WHEN 1 THEN x'ff' ELSE '{' END WHERE seq < 3")
     for name in ("sid", "id", "approval"):
         spoil(path, f"DROP INDEX audit_{name}")
+    spoil(path, "ALTER TABLE confirmations RENAME COLUMN revoked TO run")
     spoil(path, "PRAGMA user_version = 6")
     append(path, fields(3))
     assert [record["seq"] for record in AuditReader(path).about(SID)] == [3, 4]
