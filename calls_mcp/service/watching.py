@@ -9,7 +9,7 @@ from typing import Protocol
 
 import anyio
 
-from calls_mcp.errors import CallsError
+from calls_mcp.errors import CallsError, PolicyDenied
 from calls_mcp.service.background_tasks import BackgroundTasks
 from calls_mcp.settings import Access
 from calls_mcp.tools.outcome import CallSummary, Failure, Outcome
@@ -20,7 +20,6 @@ _SHARE = 4  # one principal gets a quarter of all subscriptions
 _SLOWEST = 60.0  # seconds between attempts that keep failing
 _LONGEST_ASKED = 300.0  # seconds that the API can ask to wait before the next read
 _SPREAD = 0.2
-_REFUSED = "policy_denied"
 
 _random = SystemRandom()
 
@@ -87,9 +86,8 @@ class Subscription:
     """A principal's subscription to a call, whose URI is `name`.
 
     `is_heard` returns whether the subscriber can be notified now; until then, a change is kept.
-    `refusals` counts consecutive refusals of this subscriber's reads. No read is made for it
-    before `rests_until` (anyio's clock). While a subscriber `is_waiting`, the call is read more
-    often, and only by readers of those who wait. `latest` is the last read that was not taken.
+    While a subscriber `is_waiting`, the call is read more often, and only by readers of those who
+    wait. `latest` is the last read that was not taken.
     """
 
     principal: str
@@ -101,8 +99,6 @@ class Subscription:
     latest: Outcome | None = None
     has_news: bool = False
     is_over: bool = False
-    refusals: int = 0
-    rests_until: float = 0
     _woken: anyio.Event = field(default_factory=anyio.Event)
 
     async def changes(self) -> AsyncIterator[str]:
@@ -310,7 +306,7 @@ class Watches:
         """Wait until the next read is due. None is due while nobody can be notified."""
         since = anyio.current_time()
         while watch.is_heard:
-            pause = self._pause(watch, watch.failures)
+            pause = self._pause(watch)
             due = since + max(pause, min(watch.asked, _LONGEST_ASKED))
             with anyio.CancelScope(deadline=due):
                 await watch.changed.wait()
@@ -333,28 +329,19 @@ class Watches:
             self._join(subscription, watch.known)
 
     async def _read(self, watch: _Watch) -> Outcome | None:
-        """Read the call as the next subscriber in turn. Return None if all are refused.
-
-        A refused subscriber is skipped, and its next read comes later each time.
-        """
+        """Read the call as the next subscriber whom the policy allows it; None if there is none."""
         for subscription in watch.waiting or [*watch.subscribers]:
-            is_resting = subscription.rests_until > anyio.current_time()
-            if is_resting or subscription not in watch.subscribers or not subscription.is_heard():
+            if subscription not in watch.subscribers or not subscription.is_heard():
                 continue
             watch.subscribers[subscription] = watch.subscribers.pop(subscription)
             outcome = await subscription.reader.fetch()
-            if outcome.error_kind != _REFUSED:
-                subscription.refusals = 0
+            if outcome.error_kind != PolicyDenied.kind:
                 return outcome
-            subscription.refusals += 1
-            subscription.rests_until = anyio.current_time() + self._pause(
-                watch, subscription.refusals
-            )
         return None
 
-    def _pause(self, watch: _Watch, failures: int) -> float:
+    def _pause(self, watch: _Watch) -> float:
         interval = watch.interval(self._interval)
-        seconds = min(interval * 2 ** min(failures, 10), max(interval, _SLOWEST))
+        seconds = min(interval * 2 ** min(watch.failures, 10), max(interval, _SLOWEST))
         return seconds * _random.uniform(1 - _SPREAD, 1 + _SPREAD)
 
 
