@@ -39,6 +39,7 @@ class _WithId(TypedDict, total=False):
 
 
 _WITH_ID = TypeAdapter(_WithId)
+_ID = TypeAdapter[RequestId](RequestId)
 
 
 class Unreadable(ValueError):
@@ -166,22 +167,8 @@ def _members(text: str) -> dict[str, object]:
 
 
 def _id_in(members: Mapping[str, object]) -> RequestId | None:
-    """Return the id of a message if it has a valid one."""
-    match members.get("id"):
-        case bool():
-            return None
-        case int(number):
-            return number
-        case str(text) if _is_encodable(text):
-            return text
-        case _:
-            return None
-
-
-def _is_encodable(text: str) -> bool:
-    """Return whether a text has no unpaired surrogates."""
+    """Return the id of a message if it has a valid one, which can be sent back."""
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return _ID.validate_json(json.dumps(members.get("id")))
+    except ValidationError:
+        return None
