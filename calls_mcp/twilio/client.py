@@ -30,6 +30,7 @@ from calls_mcp.twilio.circuit_breaker import CircuitBreaker, CircuitState
 from calls_mcp.twilio.requests import Request
 from calls_mcp.twilio.responses import (
     Response,
+    no_free_connection,
     no_usable_response,
     not_attempted,
     not_sent,
@@ -245,8 +246,7 @@ class TwilioClient:
         with self.cancel_at(anyio.current_time() + seconds):
             await self._slots[kind].acquire()
             return
-        reason = f"all {_CONCURRENCY} connections for {kind} were busy for {round(seconds, 1):g} s"
-        raise not_attempted(reason)
+        raise no_free_connection(kind, _CONCURRENCY, round(seconds, 1))
 
     async def _pause(self, exchange: _Exchange, seconds: float) -> None:
         with self.cancel_at(exchange.deadline):

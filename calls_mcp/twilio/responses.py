@@ -229,6 +229,14 @@ def not_attempted(reason: str) -> NotAttempted:
     return NotAttempted(f"Nothing was sent: {reason}.", _TRY_LATER)
 
 
+def no_free_connection(kind: str, limit: int, wait: float) -> NotAttempted:
+    """Return the error for a request for which no connection became free."""
+    return NotAttempted(
+        f"Nothing was sent: all {limit} connections for {kind} were busy for {wait:g} s.",
+        _TRY_LATER,
+    )
+
+
 def no_usable_response(
     request: Request, reason: str, response: Response | None = None
 ) -> InvocationError:
