@@ -101,7 +101,8 @@ def run(options: Namespace) -> int:
     except StartError as error:
         raise ConfigurationError(str(error)) from error
     except sqlite3.Error as error:
-        raise ConfigurationError(f"The database {options.db} can't be used: {error}") from error
+        reason = "another emulator uses it" if "locked" in str(error) else error
+        raise ConfigurationError(f"The database {options.db} can't be used: {reason}") from error
     except OSError as error:
         where = f"{options.host}:{options.port}"
         raise ConfigurationError(f"Cannot listen on {where}: {_reason(error)}.") from error
