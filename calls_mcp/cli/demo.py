@@ -5,7 +5,7 @@ import shlex
 import shutil
 import textwrap
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -115,9 +115,9 @@ async def _run_demo(user: "_User", audit_log: Path) -> None:
             Runtime(settings, access_to(emulator, settings), clock=emulator.now) as runtime,
             Client(build_server(runtime), elicitation_callback=user.answer) as client,
         ):
-            await _walk(_Agent(client), user, emulator)
-        _heading("What the callee heard")
-        for line in _heard(emulator):
+            transcript = await _walk(_Agent(client), user, emulator)
+        _heading("The transcript of the call")
+        for line in transcript:
             _say(line, "  ")
         _heading("What reached the API")
         for request, repeats in groupby(map(_shown, emulator.requests)):
@@ -126,7 +126,8 @@ async def _run_demo(user: "_User", audit_log: Path) -> None:
     _say("Neither the call with mistakes nor the hang-up that you declined was sent.", "  ")
 
 
-async def _walk(agent: "_Agent", user: "_User", emulator: Emulator) -> None:
+async def _walk(agent: "_Agent", user: "_User", emulator: Emulator) -> Sequence[str]:
+    """Let the agent call someone. Return the transcript of the call."""
     _heading("1. The agent wants to place a call. The server asks you first")
     place = {"to": _GUEST, "from": _CALLER, "twiml": _TWIML, "timeout": 30}
     sid = (await agent.call("create_call", **place))["call"]["sid"]
@@ -150,15 +151,11 @@ async def _walk(agent: "_Agent", user: "_User", emulator: Emulator) -> None:
     await agent.call("update_call", sid=sid, say="Thank you. See you at eight. Goodbye.")
     await emulator.advance(_GOODBYE)
     await agent.call("list_calls", limit=5)
+    transcript = emulator.transcript_lines(sid)
 
     _heading("7. The agent deletes the record of its call. You say yes")
     await agent.call("delete_call", sid=sid)
-
-
-def _heard(emulator: Emulator) -> Iterator[str]:
-    transcript = emulator.calls.transcripts.latest()
-    for entry in transcript:
-        yield entry.line(transcript[0].at)
+    return transcript
 
 
 def _shown(entry: LoggedRequest) -> str:

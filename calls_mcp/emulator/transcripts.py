@@ -70,11 +70,6 @@ class Transcripts:
             for at, event, text, details in rows
         )
 
-    def latest(self) -> tuple[TranscriptEntry, ...]:
-        """Return the transcript of the call in which something happened last."""
-        rows = self._database.rows("SELECT sid FROM transcript ORDER BY id DESC LIMIT 1")
-        return self.of(rows[0][0]) if rows else ()
-
     def clear(self) -> None:
         """Delete every transcript."""
         self._database.execute("DELETE FROM transcript")
