@@ -26,7 +26,7 @@ from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError
 from calls_mcp.tools.catalog import load_operations
 
-_PAGE = 50  # changes
+_PAGE = 30  # changes, with four records each or more
 _SEQ = re.compile(r"[0-9]{1,18}")
 _MAX_FILTER = 200  # characters
 _WHOLE_EVERY = 3600  # seconds

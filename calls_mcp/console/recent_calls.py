@@ -1,6 +1,6 @@
 """The newest calls, of which only those that may have changed are read again."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import anyio
 
@@ -59,8 +59,7 @@ class RecentCalls:
     ) -> tuple[Sequence[CallSummary], Failure | None]:
         now = self._clock()
         positions = {call.sid: position for position, call in enumerate(known)}
-        changing = (n for n, call in enumerate(known) if _may_change(call, now))
-        enough, beginning = max(changing, default=0), iso_time(now - _MAX_AGE)
+        enough, beginning = max(_changing(known, now), default=0), iso_time(now - _MAX_AGE)
         found: dict[str, CallSummary] = {}
         arguments = _page(_FEW if known else _MANY)
         while True:
@@ -88,9 +87,13 @@ def _page(size: int) -> Mapping[str, Json]:
     return {"limit": size}
 
 
-def _may_change(call: CallSummary, now: float) -> bool:
-    """Return whether a call is live, or its cost is not known yet."""
-    if call.live is False:
-        ended = call.ended_at or call.created_at or ""
-        return bool(not call.cost and call.duration_seconds) and ended > iso_time(now - _HOUR)
-    return (call.created_at or "") > iso_time(now - 2 * _DAY)
+def _changing(calls: Sequence[CallSummary], now: float) -> Iterator[int]:
+    """Yield the positions of the calls that are live, or whose cost is not known yet."""
+    hour_ago, days_ago = iso_time(now - _HOUR), iso_time(now - 2 * _DAY)
+    for position, call in enumerate(calls):
+        created = call.created_at or ""
+        if call.live is not False:
+            if created > days_ago:
+                yield position
+        elif not call.cost and call.duration_seconds and (call.ended_at or created) > hour_ago:
+            yield position
