@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -167,18 +167,22 @@ def _sum_costs(
     return dict(sorted(costs.items(), key=lambda item: -item[1]))
 
 
-def _without_void(records: Sequence[DecisionRecord]) -> Iterator[DecisionRecord]:
-    """Yield the records, newest first, without decisions that came too late."""
+def _without_void(records: Sequence[DecisionRecord]) -> Iterable[DecisionRecord]:
+    """Return the records, newest first, without decisions that came too late."""
 
     def key(record: DecisionRecord) -> tuple[str, str]:
         return record.approval_id, record.decided_by
 
     void = Counter(key(record) for record in records if record.decision == "void")
+    if not void:
+        return records
+    kept = list[DecisionRecord]()
     for record in records:
-        if void and record.decision in ("approved", "declined") and void[key(record)]:
+        if record.decision in ("approved", "declined") and void[key(record)]:
             void[key(record)] -= 1
         elif record.decision != "void":
-            yield record
+            kept.append(record)
+    return kept
 
 
 def _count_confirmations(records: Iterable[DecisionRecord]) -> Mapping[str, int]:
