@@ -1111,13 +1111,10 @@ def test_a_huge_value_makes_a_short_fault(tool: str, name: str) -> None:
     assert short(tool, name, 10**300)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [buried(50_000), [buried(50_000)] * 2, {"a": buried(50_000)}, -(10**5000)],
-    ids=["a list", "two lists", "an object", "a number"],
-)
-def test_a_value_that_cannot_be_printed_makes_a_short_fault(value: object) -> None:
-    assert all(short(tool, name, value) for tool, name in EVERY_TYPE)
+@pytest.mark.parametrize(("tool", "name"), EVERY_TYPE)
+def test_a_value_that_cannot_be_printed_makes_a_short_fault(tool: str, name: str) -> None:
+    deep = buried(50_000)
+    assert all(short(tool, name, value) for value in (deep, [deep] * 2, {"a": deep}, -(10**5000)))
 
 
 def test_a_huge_argument_name_makes_a_short_fault() -> None:
