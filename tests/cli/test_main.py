@@ -141,7 +141,7 @@ def test_the_demo_shows_each_step_and_places_one_call_only(tmp_path: Path) -> No
         "agent list_calls(limit=5)",
         " s · 0.013 USD",
         "result Deleted the record of",
-        "The transcript of the call 0:03 answered by a human",
+        "What the callee heard 0:03 answered by a human",
         "said “Your table is ready. Can you be here at eight?”",
         "spoke “Yes, I can.”",
         "said “Thank you. See you at eight. Goodbye.”",
