@@ -29,6 +29,12 @@ FINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
 
 LONGEST_ADDRESS = 512  # characters, as list filters accept
 LONGEST_NAME = 256
+_LIMITS = (
+    ("from", LONGEST_ADDRESS),
+    ("to", LONGEST_ADDRESS),
+    ("forwarded_from", LONGEST_ADDRESS),
+    ("caller_name", LONGEST_NAME),
+)
 _MOST_DIGITS = 15
 _CALL_SID = "^CA[0-9a-fA-F]{32}$"
 _TERM = "^[A-Za-z0-9_-]{1,40}$"  # a keyword or SID of the API
@@ -177,12 +183,11 @@ class CallSummary(Content):
     @property
     def cut(self) -> tuple[str, ...]:
         """Return which texts were too long, such as `from was cut to 512 characters`."""
-        addresses = (("from", self.from_), ("to", self.to), ("forwarded_from", self.forwarded_from))
-        limits = [(*field, LONGEST_ADDRESS) for field in addresses]
+        texts = (self.from_, self.to, self.forwarded_from, self.caller_name)
         return tuple(
             f"{field} was cut to {limit} characters"
-            for field, text, limit in (*limits, ("caller_name", self.caller_name, LONGEST_NAME))
-            if text and len(text) == limit and text.endswith("…")
+            for (field, limit), text in zip(_LIMITS, texts, strict=True)
+            if text and text.endswith("…") and len(text) == limit
         )
 
     def content(self) -> dict[str, object]:
