@@ -312,9 +312,7 @@ def unpublished_fault(tool: str, arguments: Mapping[str, object], name: str) -> 
 def _breaks_rule(tool: str, arguments: Mapping[str, object], name: str) -> bool:
     given = {key for key, value in arguments.items() if not is_empty(value)}
     if name == "say":
-        return not given & {"say", *_INSTRUCTIONS}
-    if "say" in given and name in _INSTRUCTIONS:
-        return True
+        return ("say" in given) == bool(given & {*_INSTRUCTIONS})
     if tool == "create_call" and name == "from":
         to, sender = (str(arguments[key]).lower() for key in ("to", "from"))
         if to.startswith(("sip:", "sips:")):

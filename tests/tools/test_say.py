@@ -14,7 +14,7 @@ from tests.audit_records import lines_in
 from tests.guard.test_policy import policy
 from tests.harness import CALLER, TALKS_FOR_AN_HOUR, TWIML, Agent, open_harness
 from tests.strategies import SID
-from tests.tools.test_validation import checked, fault_of, faults
+from tests.tools.faults import checked, fault_of, faults
 
 PLACE = {"to": TALKS_FOR_AN_HOUR, "from": CALLER}
 SAID = 'Q&A <at> 9:\r\n"it\'s" ]]> https://example.com/ 東京'
