@@ -270,7 +270,7 @@ def _official_elements() -> Iterator[tuple[str, str]]:
             if made is None or made[1] == "GenericNode":
                 continue
             made_class: type[TwiML] = getattr(voice_response, made[1])
-            named = re.search(r'self\.name = "(.+)"', inspect.getsource(made_class.__init__))
+            named = re.search(r'self\.name = "(.+)"', inspect.getsource(made_class))
             element = named[1] if named else made[1]
             constructor = inspect.signature(made_class).parameters
             yield element, ""
