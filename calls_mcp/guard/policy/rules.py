@@ -59,9 +59,8 @@ NumberType = Literal[
     "unknown",
 ]
 Account = Annotated[str, must_match("AC[0-9a-fA-F]{32}", "an account SID: AC and 32 hex digits")]
-Seconds = Annotated[int, Field(strict=True, ge=1)]
 RingSeconds = Annotated[int, Field(strict=True, ge=1, le=600)]
-Count = Annotated[int, Field(strict=True, ge=0)]
+Count = Annotated[int, Field(strict=True, ge=0, le=10_000_000)]
 
 
 @with_config(_CLOSED)
@@ -98,7 +97,7 @@ class Destinations:
 
     @property
     def restrict_numbers(self) -> bool:
-        """Return whether there are rules on which numbers may be called, beside their type."""
+        """Return whether there are rules on which numbers may be called, besides their type."""
         allowed = self.allow_prefixes or self.allow_countries or self.allow_file
         return bool(allowed or self.deny_prefixes or self.deny_countries or self.deny_file)
 
@@ -109,7 +108,7 @@ class Destinations:
 
     @property
     def restrict_parties(self) -> bool:
-        """Return whether there are rules on who may be called, beside the type of a number."""
+        """Return whether there are rules on who may be called, besides the type of a number."""
         return self.restrict_numbers or "*" not in self.allow_sip or "*" not in self.allow_clients
 
 
@@ -318,6 +317,8 @@ def _unknown(key: str, *, is_section: bool) -> str:
     if key.startswith("hours."):  # days and countries are not in the shipped file
         section = key.rpartition(".")[0]
         known += [f"{section}.{field.name}" for field in fields(CountryHours)]
+    if is_section:
+        known = [each for each in known if any(k.startswith(f"{each}.") for k in known)]
     similar = get_close_matches(_last(key), map(_last, known), n=1)
     meant = get_close_matches(key, [each for each in known if _last(each) in similar], 1, 0)
     what = f"section [{key}]" if is_section else f"key {key}"

@@ -200,6 +200,13 @@ principal.in_flight = true
         ),
         ("[caps]\nin_flight = -1", "2: caps.in_flight must be 0 or more"),
         ("[caps]\nin_flight = 1.0", "2: caps.in_flight must be a whole number"),
+        *(
+            (f"[caps]\n{key} = 10000001", f"2: caps.{key} must be 10000000 or less")
+            for key in ("time_limit", "same_number_seconds", "calls_per_day", "reads_per_minute")
+        ),
+        ("[caps]\ntime_limit = 1" + 30 * "0", "2: caps.time_limit must be 10000000 or less"),
+        ("[limits]\ncalls_per_day = 1", "1: unknown section [limits]"),
+        ("[hour]\ndaily = 'never'", "1: unknown section [hour]; did you mean hours?"),
         ("[hours]\ndaily = '22:00-06:00'", f"2: hours.daily {EXPECTED_HOURS}"),
         ("[hours]\ndaily = '08:00-08:00'", f"2: hours.daily {EXPECTED_HOURS}"),
         ("[hours]\ndaily = '8:00-21:00'", f"2: hours.daily {EXPECTED_HOURS}"),
