@@ -16,6 +16,7 @@ from calls_mcp.storage.interface import error_text
 from calls_mcp.tools.catalog import Json
 
 _LONGEST_TIME = 32  # characters
+_HEADER = 100  # bytes; SQLite takes some shorter files for an empty database
 _NO_LOG = "No record can be read: this is not an audit log, or it is damaged."
 _BATCH, _PAUSE = 50, 0.0001  # records between two pauses, and seconds
 
@@ -184,7 +185,7 @@ def _is_database(path: Path) -> bool:
     SQLite checks it, because opening and closing the file here would drop the locks that this
     process may have on it.
     """
-    if not path.stat().st_size:
+    if path.stat().st_size < _HEADER:
         return False
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as database:
         try:

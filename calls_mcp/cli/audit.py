@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import sleep
 from types import FrameType
+from typing import get_args
 
 from calls_mcp.audit import audit_path
+from calls_mcp.audit.records import Decision
 from calls_mcp.audit.search import AuditReader, Filter, Found
 from calls_mcp.audit.verification import Report, describe, verify
 from calls_mcp.cli.options import add_commands, add_json
@@ -19,6 +21,7 @@ from calls_mcp.cli.terminal import painted, progress, say, show_json, show_table
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability.redaction import escape_invisible, one_line
 from calls_mcp.settings import load_settings
+from calls_mcp.tools.catalog import load_operations
 
 _EPILOG = """\
 examples:
@@ -52,6 +55,7 @@ exit status:
   1  the audit log was changed after it was written
   2  wrong usage or setup, or the audit log can't be read
 """
+_DECISIONS: tuple[str, ...] = get_args(Decision)
 _TAMPERED = 1  # exit status
 _POLL_INTERVAL = 0.25  # seconds
 _LONGEST_CELL = 60  # characters
@@ -83,11 +87,12 @@ def configure(parser: ArgumentParser) -> None:
 def _configure_search(parser: ArgumentParser) -> None:
     option = parser.add_argument
     option("text", nargs="?", metavar="TEXT", help="text anywhere in a record")
-    option("--tool", metavar="NAME", help="records of this tool")
+    option("--tool", metavar="NAME", choices=[*load_operations()], help="records of this tool")
     option(
         "--decision",
         metavar="WORD",
-        help="asked, approved, allowed, denied, declined, expired, withdrawn, replayed or void",
+        choices=_DECISIONS,
+        help=f"{', '.join(_DECISIONS[:-1])} or {_DECISIONS[-1]}",
     )
     option("--principal", metavar="NAME", help="records of this principal")
     option(

@@ -223,7 +223,7 @@ def test_a_report_is_described_in_plain_words(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("text", [b"# A page\n\nText\n", b'{"level": "INFO"}\n' * 3, b"\0\1"])
+@pytest.mark.parametrize("text", [b"# A page\n\nText\n", b'{"level": "INFO"}\n' * 3, b"\0\1", b"x"])
 def test_a_file_that_is_not_an_audit_log_gets_one_sentence(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "page.md"
     path.write_bytes(text)

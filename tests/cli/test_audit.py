@@ -211,6 +211,16 @@ def test_search_lists_the_newest_matching_records_first(
     assert "--limit must be 1 or more; got 0." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--decision", "--tool"])
+@pytest.mark.usefixtures("log")
+def test_a_search_for_a_word_that_no_record_can_have_is_refused(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["audit", "search", option, "refused"])
+    assert f"argument {option}: invalid choice: 'refused' (choose from " in capsys.readouterr().err
+
+
 def test_search_marks_an_edited_record(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spoil(log, "UPDATE audit SET body = replace(body, '0001', '0009') WHERE seq = 2")
     assert main(["audit", "search"]) == 0
