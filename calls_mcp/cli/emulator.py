@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import socket
 import sqlite3
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -33,8 +32,8 @@ examples:
   calls-mcp emulator --port 4010 --seed 1 --calls 200 --speed 10
   calls-mcp emulator --db calls.db --scenario scenario.toml
 
-It prints its URL and its own credentials to stderr, but no token or key that you give. No phone
-rings. Without --callbacks-anywhere, nothing leaves this machine.
+It prints its URL and its default credentials to stderr. It never prints --auth-token or --api-key.
+No phone rings. Without --callbacks-anywhere, nothing leaves this machine.
 --seed and --calls can be used together; --seed alone adds 250 calls, --calls alone uses seed 0.
 
 exit status:
@@ -44,7 +43,7 @@ exit status:
 _DEFAULT_HISTORY = 250  # calls
 _LAST_PORT = 65_535
 _FASTEST = 1_000_000
-_SPEED = "run the clock X times as fast; 0 stops it, except for the control API"
+_SPEED = "run the clock X times as fast; with 0, only the control API moves it"
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -110,10 +109,8 @@ def run(options: Namespace) -> int:
 
 
 def _reason(error: OSError) -> str:
-    """Return the reason in the operating system's words; errors of name look-ups have their own."""
-    if isinstance(error, socket.gaierror):
-        return error.strerror or "unknown host"
-    return os.strerror(error.errno or 0)
+    """Return the reason in the operating system's words, without those that Python adds."""
+    return (error.strerror or str(error)).partition(" (while ")[0]
 
 
 def _faults(options: Namespace) -> Iterator[str]:

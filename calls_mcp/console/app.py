@@ -36,6 +36,7 @@ from calls_mcp.http.uvicorn_server import build_uvicorn, max_connections, open_s
 from calls_mcp.service.background_tasks import open_background_tasks
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Settings
+from calls_mcp.storage.interface import error_text
 from calls_mcp.storage.rate_limiter import RateLimiter
 
 _POLL_INTERVAL = 1.0  # second
@@ -75,7 +76,8 @@ async def open_console(
     try:
         listening = open_socket(address.host, address.port)
     except OSError as failure:
-        raise ConfigurationError(f"Cannot listen on {address.url}: {failure.strerror}") from failure
+        where, reason = replace(address, public="").url, error_text(failure)
+        raise ConfigurationError(f"Cannot listen on {where}: {reason}.") from failure
     with listening:
         found = replace(address, port=listening.getsockname()[1])
         async with _open_state(settings, found, runtime, clock, sandbox=sandbox) as console:

@@ -339,7 +339,7 @@ def error_text(failure: BaseException) -> str:
         case gaierror():
             return "host name not found"
         case OSError(strerror=str(text)):
-            return text.rstrip(".")
+            return text.partition(" (while ")[0].rstrip(".")  # Python adds the address to it
         case OSError(args=(str(text),)) if text.startswith("Multiple exceptions"):
             return "could not connect to any of the host's addresses"
         case error:

@@ -2,8 +2,10 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -46,6 +48,17 @@ def test_an_address_that_other_machines_reach_needs_a_proxy(
 ) -> None:
     assert main(["console", "--host", "0.0.0.0", "--port", "0"]) == 2  # noqa: S104
     assert "--url" in capsys.readouterr().err
+
+
+def test_an_address_that_is_not_available_is_named_and_not_the_proxy(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        command = ["console", "--port", str(port), "--url", "https://console.example.com"]
+        assert main(command) == 2
+    reason = f"Cannot listen on http://127.0.0.1:{port}: Address already in use."
+    assert capsys.readouterr().err == f"calls-mcp: {reason}\n"
 
 
 @pytest.mark.parametrize(

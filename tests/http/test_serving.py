@@ -93,7 +93,10 @@ def test_a_port_in_use_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert main(["serve", "--transport", "http", "--port", port]) == 2
-    assert f"Cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f"calls-mcp: Cannot listen on 127.0.0.1:{port}: Address already in use. "
+        "Use another --host or --port.\n"
+    )
 
 
 @pytest.mark.process
