@@ -302,7 +302,9 @@ class Guard(_Group, alias_generator=_named("CALLS_MCP_")):
         "these need the operator's approval instead.",
     )
     policy: Path | None = Field(
-        None, description="Policy file, used instead of `config/policy.toml`."
+        None,
+        description="Policy file. Rules that it leaves out keep their values from "
+        "`config/policy.toml`.",
     )
     confirm_ttl: float = Field(
         300, gt=0, le=600, description="Seconds after which a confirmation expires."
@@ -494,15 +496,15 @@ class Http(_Group, alias_generator=_named("CALLS_MCP_HTTP_")):
     )
     stateless: bool = Field(
         default=False,
-        description="`1` keeps no sessions for clients with earlier protocol versions. Any replica "
-        "can then serve their requests, but they confirm with tokens, because the server can't ask "
-        "their users.",
+        description="`1` keeps no sessions for clients of protocol versions before 2026-07-28. Any "
+        "replica can then serve their requests, but they confirm with tokens, because the server "
+        "can't ask their users.",
     )
     sessions: int = Field(
         1000,
         ge=4,
-        description="Maximum number of open sessions of clients with earlier protocol versions. "
-        "One principal can use a quarter of them.",
+        description="Maximum number of open sessions. Only clients of protocol versions before "
+        "2026-07-28 have sessions. One principal can use a quarter of them.",
     )
     session_idle: int = Field(
         1800, ge=1, description="Seconds after which an unused session is closed."

@@ -23,7 +23,7 @@ def configure(parser: ArgumentParser) -> None:
         type=Path,
         nargs="?",
         metavar="FILE",
-        help="policy file (default: the one in CALLS_MCP_POLICY, else the built-in policy)",
+        help="policy file (default: the one in CALLS_MCP_POLICY, else the default policy)",
     )
     check.set_defaults(run=_check)
 

@@ -1,4 +1,4 @@
-"""Limits on tool calls and on calls: how many in a time, at once and to one number, how long."""
+"""Limits on tool calls, and on how many calls there are, at once or to one number, and how long."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -77,7 +77,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How much of a limit is used now: calls, or for `minutes_per_day` minutes.
+    """How much of a limit is used now, in calls or, for `minutes_per_day`, in minutes.
 
     `name` is the key of the policy, such as `calls_per_day`. `principal` is empty for all together.
     """

@@ -92,7 +92,7 @@ class ApprovedChanges:
     ) -> None:
         """Run a change after the approval of its request, if this process made the request.
 
-        `grant` is that of the caller's token, if any. It is checked again before the change runs.
+        `grant` is that of the principal's token, if any. It is checked again before the run.
         """
         if identifier in self._pending or self.ending.is_set():
             return

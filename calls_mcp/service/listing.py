@@ -203,7 +203,7 @@ class _Walk:
 def _tokens(call: CallSummary) -> int:
     """Return how many tokens a call has at most, in the structured content and the text together.
 
-    Free text is in both. No byte has more than one token, but a byte of some scripts has one.
+    Free text is in both. A byte is at most one token, and in some scripts it is one.
     """
     texts = (call.from_, call.to, call.forwarded_from, call.caller_name)
     free = sum(len(orjson.dumps(text)) for text in texts if text and not _is_number(text))

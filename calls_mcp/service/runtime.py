@@ -158,7 +158,7 @@ class Runtime:
     ) -> None:
         """Run a change once the operator approves it, if its outcome is that it waits for this.
 
-        `grant` is that of the caller's token, if any. It is checked again before the change runs.
+        `grant` is that of the principal's token, if any. It is checked again before the run.
         """
         identifier = outcome.confirmation and outcome.confirmation.approval
         if identifier and self._services and self._tasks:

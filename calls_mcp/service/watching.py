@@ -329,7 +329,7 @@ class Watches:
             self._join(subscription, watch.known)
 
     async def _read(self, watch: _Watch) -> Outcome | None:
-        """Read the call as the next subscriber whom the policy allows it; None if there is none."""
+        """Read the call for the next subscriber who may read it; None if there is none."""
         for subscription in watch.waiting or [*watch.subscribers]:
             if subscription not in watch.subscribers or not subscription.is_heard():
                 continue

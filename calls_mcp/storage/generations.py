@@ -2,8 +2,8 @@
 
 A generation is a random text that each claim of a confirmation renews, in the database and in a
 file beside it. If a backup is restored, the two differ. A generation also names the boot of the
-machine, because restoring a whole disk brings both back. The file need not be synced, because what
-a power failure takes from it belongs to an earlier boot.
+machine, because restoring a whole disk brings both back. The file need not be synced: a power
+failure may lose its last content, but it also ends the boot that this content names.
 """
 
 import secrets

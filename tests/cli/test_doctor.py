@@ -505,7 +505,7 @@ def test_a_secret_that_is_a_common_word_does_not_garble_the_report(token: str) -
 
 def test_standard_variables_are_counted_separately(tmp_path: Path) -> None:
     message = examined("--sandbox", SSL_CERT_FILE=str(tmp_path))[1]["settings"]["message"]
-    assert re.fullmatch("0 set, .*; standard variables in use: [1-9]", message)
+    assert re.fullmatch("0 set, .*; proxy and certificate variables in use: [1-9]", message)
 
 
 @pytest.mark.usefixtures("account")

@@ -38,8 +38,8 @@ def _settings() -> Iterator[str]:
     yield "| variable | default | meaning |"
     yield "|---|---|---|"
     for name, field in Settings.variables().items():
-        default = "" if field.default is None else f"`{_plain(_revealed(field.default))}`"
-        yield f"| `{name}` | {default} | {field.description} |"
+        shown = "" if field.default is None else _plain(_revealed(field.default))
+        yield f"| `{name}` | {f'`{shown}`' if shown else ''} | {field.description} |"
 
 
 def _revealed(default: object) -> object:

@@ -1,4 +1,4 @@
-"""Check settings, standard variables and telemetry, and show them without secrets."""
+"""Check settings, proxy and certificate variables and telemetry, without showing secrets."""
 
 import os
 import re
@@ -64,7 +64,7 @@ def check_settings(
     details = (*(_line(variable, value) for variable, value in given.items()), *standard)
     count = f"{len(given)} set, {len(Settings.variables()) - len(given)} at their defaults"
     if standard:
-        count += f"; standard variables in use: {len(standard)}"
+        count += f"; proxy and certificate variables in use: {len(standard)}"
     if sandbox and any(name.startswith("TWILIO_") for name in given):
         count += "; --sandbox ignores TWILIO_*"
     return settings, [*findings, Finding(_CHECK, "ok", count, details=details)]
