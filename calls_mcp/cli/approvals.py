@@ -196,7 +196,8 @@ async def _decide(approvals: Approvals, request: ApprovalRequest, options: Names
 def _result(decided: Decided, progress: Progress) -> str:
     decision = decided.decision
     if not decided.ours:
-        return f"Already {decision.word} by {one_line(decision.by)}. That decision stands."
+        then = one_line(decision.reason) if decision.is_withdrawal else "That decision stands."
+        return f"Already {decision.word} by {one_line(decision.by)}. {then}"
     return f"{decision.word.capitalize()}. {progress.text}"
 
 

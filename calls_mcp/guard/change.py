@@ -229,7 +229,12 @@ def status_of(call: CallSummary | None) -> str:
 
 def state_of(call: CallSummary) -> str:
     """Return the state of a call in words, with the parties quoted, as strangers chose them."""
-    return f"{status_of(call)} from {_quoted(call.from_)} to {_quoted(call.to)}"
+    return f"{status_of(call)}{parties_of(call)}"
+
+
+def parties_of(call: CallSummary) -> str:
+    """Return the end of `state_of` that names the parties."""
+    return f" from {_quoted(call.from_)} to {_quoted(call.to)}"
 
 
 def _quoted(address: str | None) -> str:

@@ -16,7 +16,14 @@ from calls_mcp.errors import (
     PolicyDenied,
 )
 from calls_mcp.guard.approval_requests import ApprovalRequests
-from calls_mcp.guard.change import Change, Stop, audit_entry, authorize, state_of
+from calls_mcp.guard.change import (
+    Change,
+    Stop,
+    audit_entry,
+    authorize,
+    parties_of,
+    state_of,
+)
 from calls_mcp.guard.confirmations import Claim, Confirmations, as_used, expired
 from calls_mcp.guard.limits import CallLimits, Reservation
 from calls_mcp.guard.policy import Policy
@@ -452,10 +459,12 @@ class Guard:
 
 def _difference(state: str, now: CallSummary) -> str:
     """Return what changed since a preview showed this `state`; empty if nothing."""
-    before = state.partition("\n")[0]
-    if before == state_of(now):
+    before, after, parties = state.partition("\n")[0], state_of(now), parties_of(now)
+    if before == after:
         return ""
-    return f"The call has changed: it was {before} in the preview, and it is {state_of(now)}."
+    if before.endswith(parties):
+        before, after = before.removesuffix(parties), after.removesuffix(parties)
+    return f"The call has changed: it was {before} in the preview, and it is {after}."
 
 
 def _news_of_hours(change: Change, state: str) -> str:

@@ -70,7 +70,7 @@ def question_about(
         NotApplicable: The call is in a state in which the API would refuse the change.
     """
     arguments, action = change.arguments, action_of(change.arguments)
-    _refuse_if_pointless(action, call)
+    _refuse_if_pointless(arguments, action, call)
     active = {k: v for k, v in arguments.values.items() if k not in arguments.ignored}
     said = arguments.own.get("say")
     twiml = "" if said else str(active.get("twiml", ""))
@@ -94,11 +94,12 @@ def question_about(
     return Question(action, preview, state)
 
 
-def _refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
-    """Refuse what the API would refuse, before anyone is asked.
+def _refuse_if_pointless(arguments: Arguments, action: Action, call: CallSummary | None) -> None:
+    """Refuse what the API would refuse or ignore, before anyone is asked.
 
     Raises:
-        NotApplicable: A change to an ended call, or the deletion of a live one.
+        NotApplicable: A change to an ended call, the deletion of a live one, or `canceled` for a
+            call in progress.
     """
     live = call.live if call else None
     if action == "delete" and live:
@@ -113,6 +114,13 @@ def _refuse_if_pointless(action: Action, call: CallSummary | None) -> None:
             "be changed.",
             "If you wanted to hang up, there is nothing left to do. To call again, use "
             "create_call.",
+        )
+    is_in_progress = call is not None and call.status == "in-progress"
+    if is_in_progress and arguments.values.get("status") == "canceled":
+        raise NotApplicable(
+            "Nothing was sent: the call is in progress, and canceled only ends a queued or ringing "
+            "call.",
+            "To end it, use status=completed. Otherwise, leave status out.",
         )
 
 
@@ -135,7 +143,8 @@ def _facts(
 ) -> Iterator[str]:
     if call is None:
         values = change.arguments.values
-        if time := str(local_times(str(values["to"]), now)):
+        time = str(local_times(str(values["to"]), now))
+        if time and not any(time in each.reason for each in change.untimely):
             yield f"The time there is {time}."
         yield f"The caller ID is {shown(str(values.get('caller_id', values['from'])))}."
         yield "The call is placed immediately and costs money."
@@ -144,7 +153,7 @@ def _facts(
     direction = f" ({plain(call.direction)})" if call.direction else ""
     age = f" and {age}" if (age := _age(call, now)) else ""
     yield f"The call {status}{direction}{age}."
-    yield from _consequences(change, action, call)
+    yield from _consequences(change, action)
 
 
 def _age(call: CallSummary, now: datetime) -> str:
@@ -158,7 +167,7 @@ def _age(call: CallSummary, now: datetime) -> str:
     return f"{word} {about(seconds)} ago" if call.live else f"{word} {since}"
 
 
-def _consequences(change: Change, action: Action, call: CallSummary) -> Iterator[str]:
+def _consequences(change: Change, action: Action) -> Iterator[str]:
     values = change.arguments.values
     if action == "delete":
         yield "You can't undo this."
@@ -166,8 +175,6 @@ def _consequences(change: Change, action: Action, call: CallSummary) -> Iterator
         return
     elif values.keys() & {"url", "twiml"}:
         yield "The API's documentation does not say what status and new instructions do together."
-    elif values["status"] == "canceled" and call.status == "in-progress":
-        yield "But canceled does not end a call in progress; only completed does."
     else:
         yield "Everyone on the call is disconnected."
 

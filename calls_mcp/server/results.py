@@ -93,7 +93,8 @@ def _ending(call: CallSummary) -> str:
         how = _ANSWERED.get(kind, unknown)
     if call.status == "completed" and call.duration_seconds is not None:
         how += f". Duration: {duration(call.duration_seconds)}"
-    return f"{how}. Cost: {_cost(call) or 'not known yet'}."
+    unknown = "not known yet" if call.status == "completed" else "none reported"
+    return f"{how}. Cost: {_cost(call) or unknown}."
 
 
 def _line(call: CallSummary, *, has_figures: bool = True) -> str:

@@ -42,6 +42,7 @@ _LONGEST_WAIT = 86_400.0  # seconds
 _TRY_LATER = "Nothing was changed, so it is safe to try again later."
 _FAILS_AGAIN = "The same arguments will fail again."
 _FIX_ARGUMENTS = f"Fix the arguments as the API's message says. {_FAILS_AGAIN}"
+_NO_SUCH_ACCOUNT = "Check `account_sid`, or leave it out to use the configured account."
 _CHECK_ARGUMENTS = f"Check the arguments. {_FAILS_AGAIN}"
 
 _REJECTIONS: dict[int, tuple[type[Rejected], str]] = {
@@ -280,6 +281,8 @@ def error_from(request: Request, response: Response, secrets: Sequence[str]) -> 
         response.status, (Rejected, _FIX_ARGUMENTS if words else _CHECK_ARGUMENTS)
     )
     hint = _hints().get(str(known), hint)
+    if cls is NotFound and not request.sid:
+        hint = _NO_SUCH_ACCOUNT
     if cls.retryable and response.retry_after:
         hint = _wait(response.retry_after)
     return cls(

@@ -110,6 +110,20 @@ def test_a_denial_is_final_and_the_agent_sees_the_reason(
     assert changes(account) == []
 
 
+def test_deciding_about_a_withdrawn_request_says_why_it_was_withdrawn(
+    capsys: Captured, record: Path
+) -> None:
+    approval = asked(capsys)
+    reason = "The call has ended."
+    made = OperatorDecision(
+        is_approval=False, by="the server", at=0, reason=reason, is_withdrawal=True
+    )
+    with closing(sqlite3.connect(record.parent / "state.db")) as store, store:
+        store.execute("UPDATE approval_requests SET decision = ?", (as_json(made),))
+    assert main(["approvals", "approve", approval]) == 1
+    assert capsys.readouterr().out == "Already withdrawn by the server. The call has ended.\n"
+
+
 @pytest.mark.parametrize("action", ["show", "approve", "deny"])
 def test_an_unknown_or_missing_id_is_reported(action: str, capsys: Captured) -> None:
     assert main(["approvals", action, "nothing"]) == 2

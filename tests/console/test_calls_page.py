@@ -306,6 +306,15 @@ async def test_a_live_call_shows_the_time_since_it_was_dialed(
         assert label in text
 
 
+async def test_only_the_cost_of_an_answered_call_is_not_known_yet(
+    harness: Harness, ann: WebClient
+) -> None:
+    await harness.place_call()
+    for status, cost in (("completed", "not known yet"), ("busy", "none reported")):
+        (sid,) = add_calls(harness, 1, status=status, price=None)
+        assert f"Cost {cost}" in text_of(await ann.read(f"/calls/{sid}"))
+
+
 async def test_directions_are_in_the_words_of_previews(harness: Harness, ann: WebClient) -> None:
     await harness.place_call()
     (dialed,) = add_calls(harness, 1, direction="outbound-dial")

@@ -214,9 +214,15 @@ async def test_a_refusal_at_night_names_all_rules_and_parties(tmp_path: Path) ->
         call = placing(to=NEW_YORK, twiml=twiml, record=True)
         outcome = await agent.call("create_call", **call)
     told = outcome["error"]["message"]
-    assert "(accounts.allow): this account is not allowed; (caps.record) recording" in told
-    assert "(hours.outside) it is Tuesday 21:30 (New York time, US) for +1 202" in told
-    assert "(hours.outside) it is Wednesday 03:30 (Berlin time, DE) for +49" in told
+    assert "(accounts.allow): this account is not allowed; (caps.record): recording" in told
+    assert "(hours.outside): it is Tuesday 21:30 (New York time, US) for +1 202" in told
+    assert "(hours.outside): it is Wednesday 03:30 (Berlin time, DE) for +49" in told
+
+
+async def test_a_preview_at_night_says_the_local_time_once(tmp_path: Path) -> None:
+    async with at_new_york(tmp_path, "21:30:00") as (_, agent):
+        asked = await agent.call("create_call", **placing(to=NEW_YORK))
+    assert asked["confirmation"]["preview"].count("21:30") == 1
 
 
 async def test_a_confirmation_from_the_day_is_not_valid_at_night(tmp_path: Path) -> None:

@@ -57,6 +57,17 @@ async def test_a_confirmed_change_is_recorded_when_requested_before_it_is_sent_a
     assert report.is_intact
 
 
+async def test_canceling_a_call_in_progress_without_confirmation_says_that_it_has_not_ended() -> (
+    None
+):
+    async with open_harness(calls_mcp_confirm="none") as harness, harness.connect() as agent:
+        placed = await agent.call("create_call", **placing())
+        harness.clock.advance(10)
+        canceling = {"sid": placed["call"]["sid"], "status": "canceled"}
+        outcome = await agent.call("update_call", **canceling)
+    assert outcome["warnings"] == ["the call has not ended: it is in-progress"]
+
+
 async def test_a_denial_a_forged_token_and_a_rejection_by_the_api_are_recorded(
     tmp_path: Path,
 ) -> None:

@@ -1,5 +1,6 @@
 """Changes that an operator approves or denies."""
 
+import re
 import sqlite3
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -367,7 +368,10 @@ async def test_an_approval_expires_when_the_call_changes(tmp_path: Path) -> None
         here.harness.clock.advance(30)  # it is answered meanwhile
         outcome = await agent.call("update_call", **ending)
         assert outcome["outcome"] == "expired"
-        assert "has changed" in outcome["reason"]
+        (change,) = re.findall(r"The call has changed: .*?\.", outcome["reason"])
+        assert change == (
+            "The call has changed: it was ringing in the preview, and it is in progress."
+        )
 
 
 async def test_neither_a_token_nor_a_user_can_replace_the_operator(tmp_path: Path) -> None:

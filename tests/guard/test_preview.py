@@ -106,10 +106,10 @@ async def test_the_preview_tells_the_limits_of_the_policy_from_those_of_the_call
 async def test_the_preview_of_a_call_to_a_known_place_says_what_time_it_is_there(
     harness: Harness,
 ) -> None:
-    harness.clock.advance(-harness.clock() % DAY + 12 * HOUR + 14 * 60)
+    harness.clock.advance(-harness.clock() % DAY + 17 * HOUR + 14 * 60)
     async with harness.connect() as agent:
         text = await preview(agent, "create_call", **placing(to="+12025550171"))
-    assert re.search(r"The time there is [A-Z][a-z]+day 0[78]:14 \(New York time, US\)\.", text)
+    assert re.search(r"The time there is [A-Z][a-z]+day 1[23]:14 \(New York time, US\)\.", text)
 
 
 APPLICATION = "AP" + "0" * 32
@@ -233,17 +233,15 @@ async def test_the_preview_of_a_hang_up_shows_the_current_call(harness: Harness)
     ]
 
 
-async def test_the_preview_warns_that_canceled_does_not_end_a_call_in_progress(
-    harness: Harness,
-) -> None:
+async def test_canceling_a_call_in_progress_is_refused_without_asking(harness: Harness) -> None:
     async with harness.connect() as agent:
         sid = await agent.place()
         harness.clock.advance(10)
-        text = await preview(agent, "update_call", sid=sid, status="canceled")
-        assert "canceled does not end a call in progress" in text
-        outcome = await agent.confirm("update_call", sid=sid, status="canceled")
-    assert outcome["call"]["status"] == "in-progress"
-    assert outcome["warnings"] == ["the call has not ended: it is in-progress"]
+        outcome = await agent.call("update_call", sid=sid, status="canceled")
+    assert outcome["error"]["kind"] == "not_applicable"
+    assert "canceled only ends a queued or ringing call" in outcome["error"]["message"]
+    assert "status=completed" in outcome["error"]["hint"]
+    assert len(harness.changes) == 1
 
 
 @pytest.mark.parametrize(

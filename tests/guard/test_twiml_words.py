@@ -31,7 +31,7 @@ URL = "https://example.com/next"
         (
             f'<Gather action="{URL}"><Say>Press 1.</Say></Gather><Redirect>{URL}</Redirect>',
             (
-                'A voice says "Press 1." It waits for key presses or speech, and then follows '
+                'A voice says "Press 1." It waits for key presses or speech, and may then follow '
                 f'unknown instructions from "{URL}". Then it follows unknown instructions from '
                 f'"{URL}".'
             ),

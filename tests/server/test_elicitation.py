@@ -214,7 +214,7 @@ def _another_text(name: str, text: str) -> str:
 async def test_a_token_is_valid_only_for_its_tool_arguments_and_account_even_after_refusals(
     tool: str,
 ) -> None:
-    situation = answer(200, call(status="completed" if tool == "delete_call" else "in-progress"))
+    situation = answer(200, call(status="completed" if tool == "delete_call" else "ringing"))
     arguments = every_argument(tool)
     swaps: list[dict[str, object]] = [
         *({**arguments, name: another(tool, name, value)} for name, value in arguments.items()),

@@ -162,6 +162,13 @@ def test_an_unanswered_call_has_no_duration(host: Host, status: str) -> None:
     assert "0 s" not in shown(host)
 
 
+def test_only_the_cost_of_an_answered_call_is_not_known_yet(host: Host) -> None:
+    for status, cost in (("completed", "not known yet"), ("busy", "none reported")):
+        host.show({"outcome": "done", "call": MISSED | {"status": status, "cost": None}})
+        host.view.get_by_text("Details").click()
+        assert cost in shown(host)
+
+
 def test_an_incoming_call_is_named_after_its_caller(host: Host) -> None:
     host.show({"outcome": "done", "call": ENDED | {"direction": "inbound"}})
     expect(host.view.locator("h1")).to_have_text("Call from +1 500 555 0006")

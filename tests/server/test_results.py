@@ -214,16 +214,16 @@ def test_names_and_addresses_from_strangers_are_quoted_in_full() -> None:
                 "end_time": "Tue, 14 Nov 2023 22:13:50 +0000",
                 "price": None,
             },
-            "Nobody answered for 30 s. Cost: not known yet.",
+            "Nobody answered for 30 s. Cost: none reported.",
         ),
         (
             {"status": "no-answer", "duration": None, "price": None},
-            "Nobody answered. Cost: not known yet.",
+            "Nobody answered. Cost: none reported.",
         ),
         ({"status": "failed", "duration": None}, "The call failed. Cost: 0.013 USD."),
         (
             {"status": "canceled", "duration": None, "price": None},
-            "The call was canceled before it was answered. Cost: not known yet.",
+            "The call was canceled before it was answered. Cost: none reported.",
         ),
     ],
 )

@@ -50,6 +50,8 @@ TABLE = [
     (FETCH, 404, 20404, "not_found", "sid.*list_calls"),
     (HANG_UP, 404, 20404, "not_found", "sid.*list_calls"),
     (DELETE, 404, 20404, "not_found", "deleted record"),
+    (LIST, 404, 20404, "not_found", "^Check `account_sid`, or leave it out"),
+    (CREATE, 404, 20404, "not_found", "^Check `account_sid`, or leave it out"),
     (FETCH, 429, 20429, "rate_limited", "[Ww]ait.*again"),
     (CREATE, 429, 20429, "rate_limited", "[Ww]ait.*again"),
     (CREATE, 400, 21201, "rejected", r"\bto\b"),

@@ -99,7 +99,7 @@ def strictest(needs: Mapping[Requirement, str]) -> tuple[Requirement, str]:
 def _refuse(objections: Iterator[Objection]) -> None:
     for first in objections:
         others = [*dict.fromkeys(other for other in objections if other != first)]
-        told = (f"({other.rule}) {other.reason}" for other in others)
+        told = (f"({other.rule}): {other.reason}" for other in others)
         hints = dict.fromkeys([first.hint, *(other.hint for other in others)])
         raise PolicyDenied(first.rule, "; ".join([first.reason, *told]), " ".join(hints))
 
@@ -199,7 +199,9 @@ def _object_to_excess(caps: Caps, values: Mapping[str, Json]) -> Iterator[Object
         value = values.get(name)
         if isinstance(value, int) and 0 < ceiling < value:
             reason = f"{name} is {value} seconds, but at most {ceiling} are allowed"
-            yield Objection(f"caps.{name}", reason, f"Use {ceiling} or less, or leave it out.")
+            yield Objection(
+                f"caps.{name}", reason, f"Use a {name} of {ceiling} or less, or leave it out."
+            )
     if values.get("record") is True and not caps.record:
         hint = "Leave record out, or ask the operator to allow recording."
         yield Objection("caps.record", "recording calls is not allowed", hint)

@@ -148,6 +148,14 @@ def test_a_value_above_a_limit_is_refused(
         assert ruling(changed("caps", **caps), asked("update_call", **values)) == rule
 
 
+def test_each_hint_about_a_limit_names_the_argument() -> None:
+    denied = refusal(changed("caps", timeout=20), asked(time_limit=14401, timeout=21))
+    assert denied.hint == (
+        "Use a time_limit of 14400 or less, or leave it out. "
+        "Use a timeout of 20 or less, or leave it out."
+    )
+
+
 def added(judgement: Judgement, arguments: Arguments) -> Mapping[str, object]:
     before = arguments.values.items()
     assert before <= judgement.arguments.values.items()
@@ -187,8 +195,8 @@ def test_a_refusal_names_every_rule_that_refuses() -> None:
     denied = refusal(SHIPPED, arguments)
     assert denied.rule == "destinations.deny_number_types"
     for told in (
-        "(urls.https_only) url is not an https URL",
-        "(caps.record) recording calls is not allowed",
+        "(urls.https_only): url is not an https URL",
+        "(caps.record): recording calls is not allowed",
     ):
         assert told in denied.message
     for told in ("Ask your user for another number", "Use an https URL", "Leave record out"):
