@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
 from urllib.parse import urlencode
 
 import anyio
@@ -15,13 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from calls_mcp.audit.records import ORDER, Decision, parse
+from calls_mcp.audit.records import ORDER, parse
 from calls_mcp.audit.search import AuditReader, Filter
 from calls_mcp.audit.verification import Report, Verifier, describe
 from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.exports import csv_row, download, is_csv
 from calls_mcp.console.reader_time import bounds, date_faults, zone_of
-from calls_mcp.console.record_words import summarize
+from calls_mcp.console.record_words import DECISION_WORDS, PHASE_WORDS, summarize
 from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError
 from calls_mcp.tools.catalog import load_operations
@@ -31,8 +30,6 @@ _SEQ = re.compile(r"[0-9]{1,18}")
 _MAX_FILTER = 200  # characters
 _WHOLE_EVERY = 3600  # seconds
 _SHORT_WAIT, _LONG_WAIT = 0.05, 30.0  # seconds
-_DECISIONS = get_args(Decision)
-_PHASES = ("decided", "before", "after", "recovered")
 _EMPTY = "No records yet. Every change that an agent requests is recorded here."
 
 
@@ -64,8 +61,8 @@ class AuditPage:
             "unavailable": self._unavailable,
             "filter": wanted,
             "tools": [*load_operations()],
-            "decisions": _DECISIONS,
-            "phases": _PHASES,
+            "decisions": DECISION_WORDS,
+            "phases": PHASE_WORDS,
             "query": urlencode(wanted.given),
         }
         if faults:
@@ -151,8 +148,8 @@ def _faults(wanted: Filter) -> Iterator[str]:
     yield from date_faults(wanted.since, wanted.until)
     for name, value, known in (
         ("Tool", wanted.tool, [*load_operations()]),
-        ("Decision", wanted.decision, _DECISIONS),
-        ("Phase", wanted.phase, _PHASES),
+        ("Decision", wanted.decision, DECISION_WORDS),
+        ("Step", wanted.phase, PHASE_WORDS),
     ):
         if value and value not in known:
             yield f"{name}: use one of {', '.join(known)}."

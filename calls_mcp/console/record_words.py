@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
+from calls_mcp.audit.records import Decision
 from calls_mcp.audit.search import Found
 from calls_mcp.errors import OutcomeUnknown
 from calls_mcp.tools.catalog import Json
@@ -62,6 +63,16 @@ _STEPS = {
     "failed": _Step("{subject} request failed", "bad", "Failed", "failed"),
 }
 _DECISIONS = {"declined": "denied", "withdrawn": "withdrawn", "approved": "approved"}
+DECISION_WORDS: Mapping[str, str] = {
+    name: _STEPS[name].result if name in _STEPS else name.capitalize()
+    for name in get_args(Decision)
+}
+PHASE_WORDS: Mapping[str, str] = {
+    "decided": "Decided",
+    "before": "Sent",
+    "after": "Result",
+    "recovered": "Lookup",
+}
 _OTHER = _Step("{subject}: {step}", "", "Unknown record", "warning")
 _AFTERWARDS = ("replayed", "void")
 """Steps that do not change the result of a change."""
@@ -150,6 +161,8 @@ def _decision(records: Sequence[Mapping[str, Json]]) -> str:
     for step, verb in _DECISIONS.items():
         if step in steps:
             return f"{verb} by {steps[step].get('decided_by', 'the user')}"
+    if rule := steps.get("denied", {}).get("rule"):
+        return f"rule {rule}"
     return _CONFIRMATIONS.get(str(steps.get("before", {}).get("confirmed_by")), "")
 
 

@@ -207,6 +207,19 @@ async def test_a_change_says_who_decided_and_how_it_ended(harness: Harness, ann:
     assert "Done tester asked to call +1•••05 approved by ann" in text
 
 
+async def test_a_refusal_names_its_rule(harness: Harness, ann: WebClient) -> None:
+    async with harness.connect() as agent:
+        await agent.call("create_call", **placing(record=True))
+    text = text_of(await ann.read("/audit"))
+    assert "Policy denied tester asked to call +1•••05 rule caps.record" in text
+
+
+async def test_filters_have_the_words_of_the_results(ann: WebClient) -> None:
+    html = await ann.read("/audit")
+    for value, word in {"declined": "Denied", "denied": "Refused", "before": "Sent"}.items():
+        assert f'<option value="{value}">{word}</option>' in html
+
+
 @pytest.mark.parametrize(
     "query", ["since=x", "until=9999-12-31", "until=2026-02-30", "decision=maybe", "phase=1"]
 )
