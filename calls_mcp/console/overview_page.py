@@ -208,7 +208,7 @@ def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
     requested, accepted = (statistics.confirmations[name] for name in ("requested", "accepted"))
     yield "Calls", f"{statistics.calls:,}"
     rate = statistics.answer_rate
-    yield "Answer rate", "None" if rate is None else f"{100 * rate:.0f} %"
+    yield "Answer rate", "None" if rate is None else f"{100 * rate:.0f}%"
     yield "Talk time", _talk_time(statistics.talk_time)
     yield "Cost", cost or "None"
     approvals, median = statistics.approvals, statistics.median_decision
@@ -283,15 +283,16 @@ def costs_chart(group: str, costs: Mapping[tuple[str, str], Decimal]) -> Chart:
     currencies = {currency for _, currency in costs}
     unit = f" {currencies.pop()}" if len(currencies) == 1 else ""
     title = f"Cost by {group}{unit and f' ({unit.strip()})'}"
-    named = [(f"{name} {currency}".strip(), cost) for (name, currency), cost in costs.items()]
-    charges = [
-        (name.removesuffix(unit), float(cost)) for name, cost in named[:_MAX_BARS] if cost > 0
+    named = [
+        (f"{name} {currency}".strip().removesuffix(unit), cost)
+        for (name, currency), cost in costs.items()
     ]
+    charges = [(name, float(cost)) for name, cost in named[:_MAX_BARS] if cost > 0]
     digits = max((-int(cost.as_tuple().exponent) for cost in costs.values()), default=0)
     picture = bars(title, charges, max(digits, _CENTS))
     rows = tuple((name, f"{cost:,.{max(digits, _CENTS)}f}") for name, cost in named)
     empty = "Costs appear here some minutes after a call has ended."
-    head = (f"{group.capitalize()} and currency", "Cost")
+    head = (group.capitalize() if unit else f"{group.capitalize()} and currency", "Cost")
     return Chart(title, picture, head, rows, empty)
 
 

@@ -1,6 +1,7 @@
 """Policy: a summary, and the source of each rule and setting."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
@@ -27,6 +28,7 @@ from calls_mcp.settings import Settings
 from calls_mcp.storage import DAY
 from calls_mcp.tools.outcome import iso_time
 
+_LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")  # in Markdown, for docs/settings.md
 _NEEDS: Mapping[Requirement, str] = {
     "never": "No confirmation",
     "confirm": "User's confirmation",
@@ -114,7 +116,9 @@ def _settings(settings: Settings) -> Iterator[_Row]:
     fields, given = Settings.variables(), settings.values(given=True)
     for variable, value in settings.values().items():
         source = "environment" if variable in given else "default"
-        yield _Row(variable, _format(value), source, fields[variable].description or "")
+        yield _Row(
+            variable, _format(value), source, _LINK.sub(r"\1", fields[variable].description or "")
+        )
 
 
 def _format(value: object) -> str:
