@@ -24,7 +24,7 @@ from calls_mcp.tools.phone_number import country, formatted
 from calls_mcp.tools.wording import plain
 
 _MINUTE, _HOUR = 60, 3600
-_NUMBER = re.compile(r"(\+[0-9][0-9 ]{5,18}[0-9])")
+_NUMBER = re.compile(r"(\+[0-9][0-9 ]{5,18}[0-9]|\b[0-9]+ (?:h|min|s)\b)")
 _MAX_SID = 16  # characters
 _MAX_FORM = 16_384  # bytes
 _MAX_FIELDS = 20
@@ -139,7 +139,7 @@ def _country(address: str | None) -> str:
 
 
 def _unbroken(text: str) -> Markup:
-    """Return a text in which no line breaks inside a phone number."""
+    """Return a text in which no line breaks inside a phone number or a duration."""
     parts = _NUMBER.split(escape_invisible(text))
     texts, numbers = parts[::2], [*parts[1::2], ""]
     number = Markup('<span class="nowrap">{}</span>')

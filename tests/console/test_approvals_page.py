@@ -195,7 +195,7 @@ async def test_the_button_names_the_action_and_destructive_ones_ask_twice(
                 harness.clock.advance(7200)
                 asked = await agent.call("delete_call", sid=sid)
         path = f"/approvals/{asked['confirmation']['approval']}"
-        queue, _, request = text_of(await ann.read(path)).partition("All pending requests")
+        queue, _, request = text_of(await ann.read(path)).partition("Requested by")
         assert effect in queue
         button = f"{label}…" if is_confirmed_again else label
         assert f"{button} Decision code" in request

@@ -217,6 +217,31 @@ async def test_calls_are_a_table_and_below_700_pixels_a_list_with_two_lines_per_
             assert not is_table or rows["columns"] == 1, width
 
 
+async def test_a_long_queue_scrolls_beside_the_request_that_is_shown(
+    harness: Harness, window: Window
+) -> None:
+    await harness.request_call()
+    insert_requests(harness, 60)
+    await window.goto("/approvals")
+    link = await window.page.locator(".queue li a").last.get_attribute("href")
+    await window.goto(f"{link}")
+    await expect(window.page.locator(".queue [aria-current]")).to_be_in_viewport()
+    await expect(window.page.locator("#headline")).to_be_in_viewport()
+    assert await window.page.evaluate("scrollY") == 0
+
+
+async def test_an_open_audit_log_updates_the_count_without_reading_the_log_again(
+    harness: Harness, window: Window
+) -> None:
+    read = list[str]()
+    await window.goto("/audit")
+    window.page.on("request", lambda request: read.append(request.url))
+    await request_call(harness)
+    await window.expect_text("1 pending")
+    assert not [url for url in read if url.endswith("/audit")]
+    await expect(window.page.locator("nav [aria-current]")).to_have_text("Audit log")
+
+
 async def test_updates_keep_focus_and_typed_text(harness: Harness, window: Window) -> None:
     await window.expect_text("No pending approval requests.")
     await request_call(harness)

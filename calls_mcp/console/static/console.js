@@ -98,8 +98,11 @@ function showAlert(text) {
   updateTitle();
 }
 
+/* Every page has the count. Where nothing else is live, it comes from one that is quick to render. */
+const onlyCounts = document.querySelectorAll("[data-live]").length === 1;
+
 /* The queue moves on, so the page names the request that it shows: an update never replaces it with another. */
-const ownAddress = () => document.querySelector("[data-self]")?.dataset.self ?? location.href;
+const ownAddress = () => document.querySelector("[data-self]")?.dataset.self ?? (onlyCounts ? "/policy" : location.href);
 
 async function refresh() {
   const response = await fetch(ownAddress(), { headers: { Accept: "text/html" } }).catch(() => null);
@@ -276,6 +279,7 @@ localizeTimes();
 if (navigator.clipboard) document.querySelectorAll("[data-copy]").forEach(setUpCopying);
 document.addEventListener("click", ignoreDoubleClick);
 if (shortcuts) setUpShortcuts();
+document.querySelector(".queue [aria-current]")?.scrollIntoView({ block: "nearest" });
 if (topics.length) {
   topics.forEach(subscribe);
   onChange();
