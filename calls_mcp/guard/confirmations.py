@@ -32,8 +32,7 @@ _REPLAYED = (
     "this is the result of its first use"
 )
 _RAN = (
-    "this ran once, after the operator approved it, and this is the result; nothing more was sent "
-    "now"
+    "this already ran after the operator approved it, so nothing was sent now; this is the result"
 )
 
 
