@@ -56,7 +56,10 @@ def filter_warnings(filters: Mapping[str, Json]) -> Iterator[str]:
 def _without_country_code(name: str, number: str) -> str:
     has_one = len(number) > LONGEST_NATIONAL_NUMBER and number[0] != "0"
     send = f"+{number}" if has_one else "+ and the country code first"
-    return f"{name} matches no phone number, because it has no +; for a phone number, send {send}"
+    return (
+        f"no phone number matches {name}={number}, because it has no +; "
+        f"for a phone number, send {send}"
+    )
 
 
 def _about_ranges(texts: Mapping[str, str]) -> Iterator[str]:

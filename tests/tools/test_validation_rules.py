@@ -170,7 +170,10 @@ def test_a_filter_by_a_number_without_a_plus_sign_gets_a_warning(
     name: str, number: str, send: str
 ) -> None:
     assert checked("list_calls", {name: number}).warnings == (
-        f"{name} matches no phone number, because it has no +; for a phone number, send {send}",
+        (
+            f"no phone number matches {name}={number}, because it has no +; "
+            f"for a phone number, send {send}"
+        ),
     )
 
 
@@ -184,7 +187,7 @@ async def test_a_list_result_has_the_warnings_about_its_filters(harness: Harness
     async with harness.connect() as agent:
         outcome = await agent.call("list_calls", to="15005550006")
     assert outcome["count"] == 0
-    assert outcome["warnings"][0].startswith("to matches no phone number")
+    assert outcome["warnings"][0].startswith("no phone number matches to=15005550006")
 
 
 @pytest.mark.anyio
