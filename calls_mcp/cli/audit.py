@@ -39,6 +39,17 @@ examples:
   calls-mcp audit search
   calls-mcp audit search --tool create_call --decision denied
   calls-mcp audit search --since 2026-01-31T09:00Z CA00000000000000000000000000000000
+
+decisions:
+  asked      a confirmation or an approval was requested
+  approved   the operator approved the request
+  allowed    the change was allowed, and was sent next
+  denied     the server refused the change, for example because of the policy
+  declined   the user or the operator said no
+  expired    the confirmation or approval was no longer valid
+  withdrawn  the approval request was no longer needed
+  replayed   a confirmation was used again, and nothing was sent
+  void       the operator's decision did not count
 """
 _EXPORT_EPILOG = """\
 examples:

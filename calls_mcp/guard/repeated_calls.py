@@ -103,8 +103,7 @@ class RepeatedCalls:
         if sent is not None:
             found[sent[0]] = sent[0].partition("\0")[0]
         if placed is not None:
-            span = about(placed[1])
-            rule = f"For the next {span}, the policy requires a confirmation to call again."
+            rule = f"A second call within {about(self.confirmed)} needs a confirmation."
             reason = f"A call to {named} was placed recently. {rule}"
             found[placed[0]] = "" if sent else reason  # one sentence for each call is enough
         return found

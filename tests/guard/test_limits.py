@@ -239,9 +239,7 @@ async def test_a_call_that_is_confirmed_again_restarts_the_interval(tmp_path: Pa
         asked = await agent.call("create_call", **placing())
         assert len(harness.changes) == 2
     assert again["outcome"] == "done"
-    assert (
-        "For the next 10 s, the policy requires a confirmation" in asked["confirmation"]["preview"]
-    )
+    assert "the same number was placed recently" in asked["confirmation"]["preview"]
 
 
 @pytest.mark.requirement("37")

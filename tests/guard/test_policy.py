@@ -95,7 +95,8 @@ async def test_a_pre_approved_number_needs_no_confirmation(tmp_path: Path) -> No
         later = await agent.call("create_call", **placing())
     assert first["outcome"] == later["outcome"] == "done"
     assert again["outcome"] == "confirmation_required"
-    assert "the same number was placed recently" in again["confirmation"]["preview"]
+    reason = "A call to the same number was placed recently. A second call within 30 s needs a "
+    assert f"{reason}confirmation." in again["confirmation"]["preview"]
 
 
 @pytest.mark.requirement("37")
