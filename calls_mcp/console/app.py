@@ -113,7 +113,9 @@ async def _handle_error(sign_in: SignInPage, request: Request, error: Exception)
         message, status = error.detail, error.status_code
     if request.state.session is None:
         return sign_in.require(request, message, status)
-    values = {"title": HTTPStatus(status).phrase.capitalize(), "message": message}
+    known = HTTPStatus(status)
+    message = known.description if message == known.phrase else message  # Starlette's own
+    values = {"title": known.phrase.capitalize(), "message": message}
     return page(request, "error.html", values, status)
 
 
