@@ -6,7 +6,7 @@ from typing import NamedTuple, get_args
 
 from calls_mcp.audit.records import Decision
 from calls_mcp.audit.search import Found
-from calls_mcp.errors import OutcomeUnknown
+from calls_mcp.errors import OutcomeUnknown, PolicyDenied
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.phone_number import formatted
 
@@ -161,8 +161,9 @@ def _decision(records: Sequence[Mapping[str, Json]]) -> str:
     for step, verb in _DECISIONS.items():
         if step in steps:
             return f"{verb} by {steps[step].get('decided_by', 'the user')}"
-    if rule := steps.get("denied", {}).get("rule"):
-        return f"rule {rule}"
+    refusal = steps.get("denied", {})
+    if refusal.get("error_kind") == PolicyDenied.kind:
+        return f"rule {refusal.get('rule')}"
     return _CONFIRMATIONS.get(str(steps.get("before", {}).get("confirmed_by")), "")
 
 

@@ -207,11 +207,13 @@ async def test_a_change_says_who_decided_and_how_it_ended(harness: Harness, ann:
     assert "Done tester asked to call +1•••05 approved by ann" in text
 
 
-async def test_a_refusal_names_its_rule(harness: Harness, ann: WebClient) -> None:
+async def test_a_refusal_by_the_policy_names_its_rule(harness: Harness, ann: WebClient) -> None:
     async with harness.connect() as agent:
         await agent.call("create_call", **placing(record=True))
+        await agent.call("delete_call", sid=f"CA{0:032x}")
     text = text_of(await ann.read("/audit"))
     assert "Policy denied tester asked to call +1•••05 rule caps.record" in text
+    assert "tester asked to delete a call record rule" not in text
 
 
 async def test_filters_have_the_words_of_the_results(ann: WebClient) -> None:
