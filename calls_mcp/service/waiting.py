@@ -15,7 +15,7 @@ from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.outcome import CallSummary, Failure, Outcome, ReportProgress
 
 if TYPE_CHECKING:
-    from calls_mcp.tools.validation import Arguments  # which is loaded at the first call
+    from calls_mcp.tools.validation import Arguments  # which would load jsonschema at start
     from calls_mcp.twilio.requests import Request
 
 _SILENCE = 15.0  # seconds without a progress report, which keeps proxies from closing a stream

@@ -4,15 +4,27 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from html import escape
 from itertools import islice
 from typing import cast
+from urllib.parse import urlsplit
+
+from jsonschema import Draft202012Validator, FormatChecker
 
 from calls_mcp.errors import KNOWN_ARGUMENT, NONE_OF_THEM, NOTHING, Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK, first_invisible, quoted
-from calls_mcp.tools.catalog import AddressKind, Json, Operation, Parameter, Rule, address_kind
-from calls_mcp.tools.keywords import satisfies
-from calls_mcp.tools.list_filters import filter_warnings, time_in_utc
+from calls_mcp.tools.catalog import (
+    AddressKind,
+    Json,
+    Operation,
+    Parameter,
+    Rule,
+    Schema,
+    address_kind,
+)
+from calls_mcp.tools.list_filters import filter_warnings, time_in_utc, utc
+from calls_mcp.tools.schema import checked_schema
 from calls_mcp.tools.suggestions import (
     instead_of_character,
     suggested_list,
@@ -20,6 +32,8 @@ from calls_mcp.tools.suggestions import (
     suggested_values,
 )
 from calls_mcp.tools.wording import counted, listed
+
+FORMATS = FormatChecker(formats=())
 
 _MAX_UNKNOWN_NAMES = 50  # reported
 _LONGEST_GUESSED = 256  # characters
@@ -84,6 +98,24 @@ def spoken(text: str) -> str:
     """Return TwiML that says exactly `text`, which has no control characters except whitespace."""
     escaped = escape(text, quote=False).replace("\r", _RETURN)
     return f"<Response><Say>{escaped}</Say></Response>"
+
+
+@FORMATS.checks("http-url", raises=ValueError)
+def _is_http_url(value: object) -> bool:
+    if not isinstance(value, str):
+        return True
+    url = urlsplit(value)
+    return bool(url.hostname) and url.port != 0 and "\\" not in value
+
+
+@FORMATS.checks("date-or-time", raises=(ValueError, OverflowError))
+def _is_date_or_time(value: object) -> bool:
+    return not isinstance(value, str) or bool(utc(value))
+
+
+@cache
+def _validator(parameter: Parameter) -> Draft202012Validator:
+    return Draft202012Validator(checked_schema(parameter), format_checker=FORMATS)
 
 
 def _without_empty(operation: Operation, raw: Mapping[str, Json]) -> dict[str, Json]:
@@ -337,6 +369,15 @@ def _text(value: Json) -> str:
 
 
 def _is_right(parameter: Parameter, value: Json) -> bool:
-    schemas = parameter.schema, parameter.type.asserts
-    valid = all(satisfies(value, schema) for schema in schemas)
+    if not _has_right_type(parameter.schema, value):  # jsonschema fails on some of these
+        return False
+    valid: bool = _validator(parameter).is_valid(value)  # pyright: ignore[reportUnknownMemberType]  # its second overload is untyped
     return valid and not _first_invisible(parameter, value)
+
+
+def _has_right_type(schema: Schema, value: Json) -> bool:
+    if isinstance(value, list):
+        return schema["type"] == "array" and all(isinstance(item, str) for item in value)
+    if isinstance(value, int | float) and abs(value) > _LARGEST_SHOWN:
+        return False
+    return not isinstance(value, dict)

@@ -28,7 +28,7 @@ def test_modules_of_a_tool_call_are_not_loaded_at_start(
         monkeypatch.setenv(name, value)
     loaded = modules_loaded_by()
     assert "calls_mcp.server.handlers" in loaded
-    assert loaded.isdisjoint({"httpx", "phonenumbers", "tenacity", "yaml"})
+    assert loaded.isdisjoint({"httpx", "jsonschema", "phonenumbers", "tenacity", "yaml"})
     later = (
         "tools.validation",
         "audit",

@@ -22,7 +22,7 @@ from calls_mcp.guard.policy.urls import object_to_url
 from calls_mcp.tools.catalog import Action, Json
 
 if TYPE_CHECKING:
-    from calls_mcp.tools.validation import Arguments  # which is loaded at the first call
+    from calls_mcp.tools.validation import Arguments  # which would load jsonschema at start
 
 _STRICTNESS: tuple[Requirement, ...] = get_args(Requirement)
 _REDIRECTING = frozenset({"url", "twiml", "method"})

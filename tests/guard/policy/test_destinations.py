@@ -352,6 +352,7 @@ def test_the_numbering_plans_are_loaded_only_if_a_rule_needs_them(to: str) -> No
         "free = replace(rules, deny_number_types=())\n"
         f"assert not [*object_to_destination(free, {to!r})]\n"
         "assert 'phonenumbers' not in sys.modules\n"
+        "assert 'jsonschema' not in sys.modules\n"
         f"assert [*object_to_destination(rules, {PREMIUM!r})]\n"
         "assert 'phonenumbers' in sys.modules\n"
     )
