@@ -41,6 +41,7 @@ OUTCOME_GRACE = 5
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _ORIGIN = re.compile(rf"https?://{_HOST.pattern}")
 _PLACE = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+_LAST_PORT = 65_535
 _LONGEST_LABEL = 63  # characters, of a host's name
 _LABEL = re.compile("[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _SCHEME = re.compile(r"(?![A-Za-z]:)[^/\\]*:")  # but not the letter of a drive
@@ -147,7 +148,7 @@ def _credential(value: SecretStr) -> SecretStr:
 
 
 def _address(value: str) -> str:
-    if not _PLACE.fullmatch(value):
+    if not _PLACE.fullmatch(value) or int(value.rpartition(":")[2]) > _LAST_PORT:
         raise ValueError("must be HOST:PORT")
     return value
 
@@ -207,7 +208,7 @@ def _named(prefix: str) -> Callable[[str], str]:
 class _Group(BaseModel):
     """A group of settings. The variable of a field is its alias, or a prefix and its name."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Twilio(_Group, alias_generator=_named("TWILIO_")):
@@ -640,6 +641,7 @@ _MIN_SIMILARITY = 0.75  # between 0 and 1
 _MESSAGES = {
     "bool_parsing": "must be 1 or 0",
     "float_parsing": "must be a number",
+    "finite_number": "must be a number",
     "int_parsing": "must be a whole number",
     "greater_than": "must be greater than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",

@@ -1,6 +1,7 @@
 """`calls-mcp audit`: search, export and verify the audit log."""
 
 import os
+import re
 import select
 import signal
 import sys
@@ -69,6 +70,7 @@ exit status:
 _DECISIONS: tuple[str, ...] = get_args(Decision)
 _TAMPERED = 1  # exit status
 _POLL_INTERVAL = 0.25  # seconds
+_MOST = 1_000_000  # records of a search
 _LONGEST_CELL = 60  # characters
 
 
@@ -132,7 +134,7 @@ def _configure_verify(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="a database or exported JSON lines (default: the configured audit log)",
     )
-    option("--expect", metavar="HASH", help="fail unless a record has this hash")
+    option("--expect", type=_hash, metavar="HASH", help="fail unless a record has this hash")
     add_json(parser, "the report")
     parser.set_defaults(run=_verify)
 
@@ -141,9 +143,16 @@ def _time(text: str) -> str:
     """Return an ISO 8601 time in UTC, as the audit log has it. The default time zone is UTC."""
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC).isoformat()[:19]
+    except (ValueError, OverflowError):
         raise ArgumentTypeError("must be ISO 8601, such as 2026-01-31T09:00Z") from None
-    return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC).isoformat()[:19]
+
+
+def _hash(text: str) -> str:
+    """Return a hash; an empty one would check nothing."""
+    if not re.fullmatch("[0-9a-fA-F]{64}", text.strip()):
+        raise ArgumentTypeError("must be the 64 hex digits of a hash")
+    return text
 
 
 def _search(options: Namespace) -> int:
@@ -152,8 +161,8 @@ def _search(options: Namespace) -> int:
     Raises:
         ConfigurationError: The log can't be read, or does not exist yet.
     """
-    if options.limit < 1:
-        raise ConfigurationError(f"--limit must be 1 or more; got {options.limit}.")
+    if not 1 <= options.limit <= _MOST:
+        raise ConfigurationError(f"--limit must be 1 to {_MOST}; got {options.limit}.")
     path = _path(sandbox=options.sandbox)
     _require(path, sandbox=options.sandbox)
     names = ("text", "tool", "decision", "principal", "since")

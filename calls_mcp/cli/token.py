@@ -90,7 +90,7 @@ def _configure_new(parser: ArgumentParser) -> None:
 
 
 def _days(text: str) -> int:
-    days = int(text)
+    days = int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
     if not 1 <= days <= _LONGEST:
         raise ArgumentTypeError(f"must be 1 to {_LONGEST} days")
     return days

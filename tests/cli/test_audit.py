@@ -89,11 +89,22 @@ def test_an_export_that_starts_later_is_verified_as_part_of_a_log(
     assert told[-1] == "Note: this file begins at record 2"
 
 
+@pytest.mark.parametrize("time", ["yesterday", "0001-01-01T00:00+14:00"])
 @pytest.mark.usefixtures("log")
-def test_an_invalid_time_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_time_is_reported(time: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["audit", "export", "--since", "yesterday"])
+        main(["audit", "export", "--since", time])
     assert "must be ISO 8601" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["", "latest", "0" * 63])
+@pytest.mark.usefixtures("log")
+def test_an_expected_hash_that_is_none_is_refused(
+    value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["audit", "verify", "--expect", value])
+    assert "argument --expect: must be the 64 hex digits of a hash" in capsys.readouterr().err
 
 
 @contextmanager
@@ -207,8 +218,9 @@ def test_search_lists_the_newest_matching_records_first(
     assert row.startswith("2026-01-31T09:00:02")
     assert main(["audit", "search", "no such text"]) == 0
     assert capsys.readouterr().out == "No matching records.\n"
-    assert main(["audit", "search", "--limit", "0"]) == 2
-    assert "--limit must be 1 or more; got 0." in capsys.readouterr().err
+    for limit in ("0", "1" + 30 * "0"):
+        assert main(["audit", "search", "--limit", limit]) == 2
+        assert f"--limit must be 1 to 1000000; got {limit}." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--decision", "--tool"])

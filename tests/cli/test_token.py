@@ -121,17 +121,20 @@ async def test_a_token_for_approving_grants_no_tools(
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "fault"),
     [
-        ["alice"],
-        ["alice", "--scope", "calls:read", "--expires", "0"],
-        ["alice", "--scope", "calls:read", "--expires", "never"],
+        (["alice"], "--scope"),
+        (["alice", "--scope", "calls:read", "--expires", "0"], "must be 1 to 3650 days"),
+        (["alice", "--scope", "calls:read", "--expires", "never"], "must be 1 to 3650 days"),
     ],
 )
-def test_wrong_arguments_are_usage_errors(wrong: list[str]) -> None:
+def test_wrong_arguments_are_usage_errors(
+    wrong: list[str], fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as end:
         main(["token", "new", *wrong])
     assert end.value.code == 2
+    assert fault in capsys.readouterr().err
 
 
 def test_the_list_shows_principal_expiry_and_scopes(
