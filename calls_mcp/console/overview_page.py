@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
-from itertools import islice, takewhile
+from itertools import islice
 from typing import cast
 
 import anyio
@@ -134,10 +134,11 @@ class OverviewPage:
             new = await anyio.to_thread.run_sync(read, beginning, _MAX_RECORDS, self._last)
             if new:
                 self._last = cast("int", new[0]["seq"])
-            known = takewhile(lambda record: record.time >= beginning, self._decisions)
-            records = [*map(DecisionRecord.parse, new), *known]
-            self._decisions = records[:_MAX_RECORDS]
-            return self._decisions
+            records = [*map(DecisionRecord.parse, new), *self._decisions][:_MAX_RECORDS]
+            while records and records[-1].time < beginning:
+                records.pop()
+            self._decisions = records
+            return records
 
     async def _read_all_calls(self) -> None:
         calls, _ = await self._calls.read_all()
