@@ -211,7 +211,11 @@ async def test_a_failed_record_is_rolled_back(tmp_path: Path) -> None:
 
 def write_changes(path: Path, number: int) -> None:
     async def work() -> None:
-        async with open_audit(path) as log, anyio.create_task_group() as tasks:
+        timeout = processes.TIMEOUT
+        async with (
+            open_audit(path, busy_timeout=timeout) as log,
+            anyio.create_task_group() as tasks,
+        ):
             for _ in range(number):
                 tasks.start_soon(write_change, log)
 

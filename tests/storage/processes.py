@@ -13,6 +13,7 @@ from calls_mcp.storage import Storage, StorageOptions, open_storage
 
 COUNT = 4
 TIMES = 25
+TIMEOUT = 60  # seconds; a slow disk may need long for what all processes write
 
 _CONTEXT = get_context("forkserver")  # whose processes begin quickly from the second time on
 _starts: list[Barrier] = []
@@ -44,9 +45,8 @@ def count_successes(operation: Callable[[Storage], Awaitable[bool]], url: str) -
     """Run an operation many times concurrently; return how often it succeeded."""
 
     async def work() -> int:
-        async with open_storage(
-            url, StorageOptions(clock=ManualClock(), is_simulated=True)
-        ) as storage:
+        options = StorageOptions(timeout=TIMEOUT, clock=ManualClock(), is_simulated=True)
+        async with open_storage(url, options) as storage:
             return sum(await asyncio.gather(*(operation(storage) for _ in range(TIMES))))
 
     return asyncio.run(work())

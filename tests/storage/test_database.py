@@ -162,7 +162,7 @@ def test_an_incompatible_database_is_rejected_unchanged(
 
 def write_pairs(file: Path, number: int, written: Semaphore | None = None) -> None:
     """Write this many pairs of notes, each in one transaction, and report each."""
-    database = Database(file, timeout=30)
+    database = Database(file, timeout=processes.TIMEOUT)
     for each in range(number):
         database.write(partial(write_pair, f"{os.getpid()}.{each}"))
         if written:
