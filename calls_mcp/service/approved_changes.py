@@ -94,7 +94,8 @@ class ApprovedChanges:
 
         `grant` is that of the principal's token, if any. It is checked again before the run.
         """
-        if identifier in self._pending or self.ending.is_set():
+        is_known = identifier in self._pending or identifier in self._running
+        if is_known or self.ending.is_set():
             return
         self._pending[identifier] = _Change(operation, arguments, caller, grant)
         self._seen = ""

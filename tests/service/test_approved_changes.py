@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from calls_mcp.errors import NotAttempted
 from calls_mcp.guard.operator import Approvals, Progress, open_approvals
+from calls_mcp.service.approved_changes import ApprovedChanges
 from calls_mcp.storage import ApprovalRequest
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
@@ -136,6 +138,41 @@ async def test_a_call_is_placed_once_however_many_repeats_arrive_at_two_replicas
     outcomes = Counter(each["outcome"] for each in told)
     assert {*outcomes} <= {"done", "awaiting_operator"}
     assert {each["call"]["sid"] for each in told if "call" in each} <= {calls[0].sid}
+
+
+async def test_a_repeat_that_saw_no_decision_does_not_run_the_change_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, running, repeated = anyio.Event(), anyio.Event(), anyio.Event()
+    require_ready, add = TwilioClient.require_ready, ApprovedChanges.add
+
+    def wait_for_repeat(client: TwilioClient, request: Request) -> None:
+        running.set()
+        if not repeated.is_set():
+            raise NotAttempted("Nothing was sent: the API can't be reached.", "Try again.")
+        require_ready(client, request)
+
+    async def add_late(self: ApprovedChanges, *change: Any) -> None:  # noqa: ANN401
+        asked.set()
+        await running.wait()
+        await add(self, *change)
+        repeated.set()
+
+    async with scene(tmp_path, poll=SOON) as here, here.harness.connect() as agent:
+        await agent.call("create_call", **placing())
+        first = await here.waiting()
+        await agent.call("create_call", **placing(timeout=5))
+        (second,) = [each for each in await here.approvals.pending() if each != first]
+        monkeypatch.setattr(TwilioClient, "require_ready", wait_for_repeat)
+        monkeypatch.setattr(ApprovedChanges, "add", add_late)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(agent.call, "create_call", **placing()))
+            await asked.wait()
+            await here.decide_filed(first)
+        await outcome_of(here.approvals, first)
+        await here.decide_filed(second)
+        await outcome_of(here.approvals, second)
+    assert len(here.harness.changes) == 2
 
 
 async def test_a_denied_or_expired_request_never_runs(tmp_path: Path) -> None:
