@@ -162,7 +162,7 @@ async def test_no_secret_is_in_any_output_log_record_span_or_process_argument(
             told = {
                 "stderr": server.logged(),
                 "metrics": metrics,
-                **{r.target: r.body.decode("latin-1") for r in collector.requests},
+                **{target: body.decode("latin-1") for target, body in collector.bodies.items()},
             }
             kept = {
                 "stdout": "".join(server.lines),

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -141,6 +142,14 @@ class Upstream:
     def changes(self) -> list[Request]:
         """The requests that were not reads."""
         return [request for request in self.requests if request.method != "GET"]
+
+    @property
+    def bodies(self) -> dict[str, bytes]:
+        """What was sent to each target, all bodies in one."""
+        bodies = defaultdict[str, bytes](bytes)
+        for request in self.requests:
+            bodies[request.target] += request.body
+        return bodies
 
     async def open(self) -> None:
         """Start to accept connections."""

@@ -173,7 +173,7 @@ async def test_only_policy_denials_are_counted_as_denials(tmp_path: Path) -> Non
         kinds = [outcome["error"]["kind"] for outcome in refused]
         assert kinds == ["policy_denied", "not_found", "invalid_confirmation"]
         text = text_of(await ann.read("/overview"))
-    assert "Denied by policy 1 " in text
+    assert "Refused by policy 1 " in text
     assert "confirm.delete 1" in text
     assert "not_found" not in text
     assert "invalid_confirmation" not in text

@@ -56,7 +56,7 @@ URL = "https://example.com/next"
         (
             '<Start><Stream url="wss://example.com"/></Start><Stop><Recording/></Stop>',
             (
-                'It starts a stream of the call\'s audio to "wss://example.com". It stops a '
+                'It starts an audio stream to "wss://example.com". It stops a '
                 "recording. Then it hangs up."
             ),
         ),

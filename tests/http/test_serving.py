@@ -65,7 +65,7 @@ async def test_an_ipv6_server_accepts_its_own_host() -> None:
     ("options", "variables", "complaint"),
     [
         (["--port", "1", "--path", "/"], {}, "--port, --path: only with --transport http"),
-        (["--transport", "http", "--port", "70000"], {}, "--port must be 0 to 65535"),
+        (["--transport", "http", "--port", "70000"], {}, "A port must be 0 to 65535"),
         (["--transport", "http", "--path", "mcp"], {}, "--path must begin with /"),
         (["--transport", "http", "--path", ""], {}, "--path must begin with /"),
         (["--transport", "http", "--path", "/readyz"], {}, "--path"),

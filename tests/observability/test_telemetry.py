@@ -272,7 +272,7 @@ async def test_spans_and_metrics_are_exported_to_the_standard_endpoints_before_e
     async with collected(tmp_path) as (api, collector, server):
         await place(server)
         assert await server.end() == 0
-    sent = {request.target: request.body for request in collector.requests}
+    sent = collector.bodies
     assert sent.keys() == {"/v1/traces", "/v1/metrics"}
     for name in (b"tools/call create_call", b"guard", b"upstream place", b"attempt POST"):
         assert name in sent["/v1/traces"]
