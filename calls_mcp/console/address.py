@@ -61,7 +61,7 @@ def require_safe(address: Address) -> None:
             is invalid.
     """
     if not 0 <= address.port <= _MAX_PORT:
-        raise ConfigurationError(f"--port must be 0 to {_MAX_PORT}.")
+        raise ConfigurationError(f"A port must be 0 to {_MAX_PORT}.")
     if address.public and not _is_https_origin(address.public):
         raise ConfigurationError("--url must be https://HOST or https://HOST:PORT, without a path.")
     if not address.public and not is_loopback(address.host):

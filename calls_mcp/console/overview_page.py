@@ -216,7 +216,7 @@ def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
     yield "Approved by an operator", _share(approvals["approved"], sum(approvals.values()))
     yield "Median time to decide", "None" if median is None else length_of_time(median)
     yield "Confirmed by a user", _share(accepted, requested)
-    yield "Denied by policy", f"{sum(statistics.denials.values()):,}"
+    yield "Refused by policy", f"{sum(statistics.denials.values()):,}"
 
 
 def _share(part: int, whole: int) -> str:

@@ -165,7 +165,7 @@ def _require_protected(endpoint: Endpoint, settings: Settings) -> None:
     """
     hosts = settings.http.allowed_hosts.split()
     if not 0 <= endpoint.port <= _LAST_PORT:
-        raise ConfigurationError(f"--port must be 0 to {_LAST_PORT}.")
+        raise ConfigurationError(f"A port must be 0 to {_LAST_PORT}.")
     if not _PATH.fullmatch(endpoint.path) or endpoint.path.strip("/") in ("healthz", "readyz"):
         raise ConfigurationError(
             "--path must begin with /, have only letters, digits and . _ ~ - between slashes, and "

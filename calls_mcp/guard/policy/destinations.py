@@ -276,7 +276,7 @@ def _mismatches(
     if rules.allow_countries and not _all_in(rules.allow_countries, facts.regions):
         yield "allow_countries", "a number outside the allowed countries"
     if facts.type in rules.deny_number_types:
-        yield "deny_number_types", f"a {facts.type} number"
+        yield "deny_number_types", f"a {facts.type.replace('_', '-')} number"
 
 
 def _all_in(countries: Iterable[str], regions: frozenset[str]) -> bool:
