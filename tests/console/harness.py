@@ -141,7 +141,7 @@ async def open_harness(
             Address(port=0),
             server.runtime,
             server.clock,
-            poll_interval=0.01,
+            poll_interval=0.1,
         ) as console,
     ):
         yield Harness(
