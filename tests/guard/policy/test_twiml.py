@@ -1,5 +1,6 @@
 """What TwiML that is given as an argument may dial and record."""
 
+import ast
 import inspect
 import re
 from collections.abc import Iterator
@@ -261,22 +262,23 @@ _NAMES: dict[str, str] = TwiML.MAP
 
 def _official_elements() -> Iterator[tuple[str, str]]:
     """Yield each element that the vendor's library can make, with each of its attributes."""
-    for parent in vars(voice_response).values():
-        if not (inspect.isclass(parent) and issubclass(parent, TwiML)):
-            continue
-        for method in vars(parent).values():
-            source = inspect.getsource(method) if inspect.isfunction(method) else ""
-            made = re.search(r"return self\.nest\(\s*(\w+)\((.*)\)\s*\)", source, re.DOTALL)
-            if made is None or made[1] == "GenericNode":
-                continue
-            made_class: type[TwiML] = getattr(voice_response, made[1])
-            named = re.search(r'self\.name = "(.+)"', inspect.getsource(made_class))
-            element = named[1] if named else made[1]
-            constructor = inspect.signature(made_class).parameters
-            yield element, ""
-            for name in re.findall(r"(\w+)=", made[2]):
-                if name not in constructor:
-                    yield element, re.sub("_(.)", lambda m: m[1].upper(), _NAMES.get(name) or name)
+    module = ast.parse(inspect.getsource(voice_response))
+    classes = {each.name: each for each in module.body if isinstance(each, ast.ClassDef)}
+    for method in (each for parent in classes.values() for each in parent.body):
+        match method:
+            case ast.FunctionDef(
+                body=[*_, ast.Return(ast.Call(args=[ast.Call(ast.Name(made), _, given)]))]
+            ) if made in classes:
+                named = re.search(r"self\.name = '(.+)'", ast.unparse(classes[made]))
+                element = named[1] if named else made
+                constructor = inspect.signature(getattr(voice_response, made)).parameters
+                yield element, ""
+                for name in (each.arg for each in given):
+                    if name and name not in constructor:
+                        attribute = _NAMES.get(name) or name
+                        yield element, re.sub("_(.)", lambda m: m[1].upper(), attribute)
+            case _:
+                pass
 
 
 def test_everything_the_official_library_can_make_is_known() -> None:
