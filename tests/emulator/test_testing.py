@@ -9,6 +9,7 @@ import pytest
 
 from calls_mcp.emulator.testing import Fault, Reaction, RunningEmulator, Script, calls_api
 from tests.emulator.callback_receiver import receiving
+from tests.plain_http import NO_CERTIFICATES
 
 __all__ = ["calls_api"]
 
@@ -16,7 +17,9 @@ __all__ = ["calls_api"]
 @pytest.fixture
 def client(calls_api: RunningEmulator) -> Generator[httpx.Client]:
     credentials = calls_api.account_sid, calls_api.auth_token
-    with httpx.Client(base_url=calls_api.base_url, auth=credentials) as client:
+    with httpx.Client(
+        base_url=calls_api.base_url, auth=credentials, verify=NO_CERTIFICATES
+    ) as client:
         yield client
 
 

@@ -19,6 +19,7 @@ from tests.http.service import (
     rest_of,
     slow_service,
 )
+from tests.plain_http import NO_CERTIFICATES
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +50,7 @@ async def test_without_tokens_requests_per_minute_are_limited_by_address() -> No
     async with open_service(calls_mcp_http_rate=1) as service:
         statuses: list[int] = []
         for address in ("127.0.0.1", "127.0.0.1", "127.0.0.2"):
-            transport = httpx.AsyncHTTPTransport(local_address=address)
+            transport = httpx.AsyncHTTPTransport(NO_CERTIFICATES, local_address=address)
             async with httpx.AsyncClient(transport=transport) as http:
                 answer = await http.post(service.url, json={}, headers={"Accept": "*/*"})
                 statuses.append(answer.status_code)

@@ -10,6 +10,7 @@ from twilio.request_validator import RequestValidator
 
 from calls_mcp.emulator import Emulator, ManualClock, Scenario, Script
 from calls_mcp.emulator.testing import RunningEmulator, running
+from tests.plain_http import NO_CERTIFICATES
 from tests.web_server import QuietHandler, listening
 
 CALLEE = "+12025550123"
@@ -147,7 +148,9 @@ class Phone:
 def client(api: RunningEmulator) -> httpx.Client:
     """Return a client of the account's resources."""
     base = f"{api.base_url}/2010-04-01/Accounts/{api.account_sid}/"
-    return httpx.Client(base_url=base, auth=(api.account_sid, api.auth_token))
+    return httpx.Client(
+        base_url=base, auth=(api.account_sid, api.auth_token), verify=NO_CERTIFICATES
+    )
 
 
 @contextmanager
