@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 OUTCOME_GRACE = 5
-"""Seconds after the deadline of a change when it has an outcome, or was interrupted."""
+"""Seconds after its deadline by which a change has an outcome or was interrupted."""
 
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _ORIGIN = re.compile(rf"https?://{_HOST.pattern}")
@@ -44,7 +44,7 @@ _PLACE = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _LAST_PORT = 65_535
 _LONGEST_LABEL = 63  # characters, of a host's name
 _LABEL = re.compile("[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-_SCHEME = re.compile(r"(?![A-Za-z]:)[^/\\]*:")  # but not the letter of a drive
+_SCHEME = re.compile(r"(?![A-Za-z]:)[^/\\]*:")  # but not a drive letter
 _SHORTEST_KEY = 32
 _SQLITE = "sqlite:///"
 

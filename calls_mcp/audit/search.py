@@ -184,7 +184,7 @@ class AuditReader:
         return {str(sid): record for sid, record in found if record}
 
     def principals(self, since: str) -> list[str]:
-        """Return who placed the newest 1,000 calls since a time (ISO 8601 UTC), by name."""
+        """Return the names of who placed the newest 1,000 calls since a time (ISO 8601 UTC)."""
         with self._reading() as database:
             rows = database.execute(_PRINCIPALS, (since,)).fetchall()
         return sorted(str(_text(name)) for (name,) in rows)
@@ -346,7 +346,7 @@ def _mentions(line: bytes, needle: str) -> bool:
 
 
 def _may_mention(line: bytes, plain: bytes) -> bool:
-    """Exclude most records by their bytes, because parsing takes much longer."""
+    """Return whether a record may match, by its bytes, because parsing takes much longer."""
     if plain in line and plain:
         return True
     # Letters such as ß become ASCII when case is ignored. Masked numbers have no letters.

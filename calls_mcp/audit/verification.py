@@ -248,7 +248,7 @@ class _Inspection:
         )
 
     def _open_problems(self) -> Iterator[Problem]:
-        """Yield what the next rows may solve, or make another problem."""
+        """Yield the problems that later rows may solve or turn into another problem."""
         for row in self._unreadable:
             what = "it was never written completely, or was damaged later"
             yield Problem("torn", row.line, None, what)

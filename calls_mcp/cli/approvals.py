@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import anyio
 
 from calls_mcp.cli.options import add_json, add_sandbox_of_servers, user_name
-from calls_mcp.cli.terminal import Colour, painted, say, show_json, show_table
+from calls_mcp.cli.terminal import Color, painted, say, show_json, show_table
 from calls_mcp.errors import AuditUnavailable, ConfigurationError, StoreUnavailable
 from calls_mcp.guard.operator import (
     Approvals,
@@ -46,7 +46,7 @@ _POLL_INTERVAL = 1  # second
 _LONGEST_RUN = 10  # seconds to wait for the outcome of an approved change
 _FAILED = 1  # exit status
 _MINUTE, _HOUR = 60, 3600  # seconds
-_COLOURS: dict[str, Colour] = {"pending": "yellow", "approved": "green", "denied": "red"}
+_COLORS: dict[str, Color] = {"pending": "yellow", "approved": "green", "denied": "red"}
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -157,7 +157,7 @@ def _row(request: ApprovalRequest, now: float) -> Sequence[str]:
     state = _word(request, now)
     if state == "pending":
         state = f"pending, {_duration(request.expires_at - now)} left"
-    painted_state = painted(state, _COLOURS.get(_word(request, now), "dim"))
+    painted_state = painted(state, _COLORS.get(_word(request, now), "dim"))
     requester = quoted(request.binding.principal)
     return request.identifier, painted_state, requester, request.preview.headline
 
@@ -219,7 +219,7 @@ def _lines(request: ApprovalRequest, progress: Progress, now: float) -> Iterator
 
 def _state(request: ApprovalRequest, now: float) -> str:
     word = _word(request, now)
-    text = painted(word, _COLOURS.get(word, "dim"))
+    text = painted(word, _COLORS.get(word, "dim"))
     if made := request.decision:
         reason = f": {one_line(made.reason)}" if made.reason else ""
         return f"{text} by {one_line(made.by)}{reason}"

@@ -20,7 +20,7 @@ from mcp_types import ElicitRequestParams, ElicitResult, TextContent, TextResour
 from calls_mcp.audit.verification import describe, verify
 from calls_mcp.cli.clients import CLIENTS
 from calls_mcp.cli.clients.server_command import launch_command
-from calls_mcp.cli.terminal import Colour, painted, say
+from calls_mcp.cli.terminal import Color, painted, say
 from calls_mcp.emulator import (
     DEFAULT_ACCOUNT,
     OWN_NUMBERS,
@@ -57,7 +57,7 @@ _TWIML = f'<Response>{_MESSAGE}<Pause length="60"/></Response>'
 
 
 def configure(parser: ArgumentParser) -> None:
-    """Add the command's arguments: it has none."""
+    """Add nothing, because the command has no arguments."""
     parser.epilog = _EPILOG
     parser.set_defaults(run=run)
 
@@ -207,8 +207,8 @@ def _heading(text: str) -> None:
     _say(f"\n{painted(text, 'bold')}")
 
 
-def _tell(who: str, text: str, colour: Colour) -> None:
-    label = painted(f"{who:>{_LABEL - 1}} ", colour)
+def _tell(who: str, text: str, color: Color) -> None:
+    label = painted(f"{who:>{_LABEL - 1}} ", color)
     lines = [part for line in text.splitlines() for part in _wrapped(line)]
     _say(label + lines[0])
     for line in lines[1:]:

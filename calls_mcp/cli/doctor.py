@@ -20,7 +20,7 @@ from calls_mcp.cli.doctor_checks.guard import check_policy, check_state_and_audi
 from calls_mcp.cli.doctor_checks.http_server import check_http
 from calls_mcp.cli.doctor_checks.twilio_api import check_api
 from calls_mcp.cli.options import add_json, add_sandbox
-from calls_mcp.cli.terminal import Colour, painted, say, show_json
+from calls_mcp.cli.terminal import Color, painted, say, show_json
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability.logs import silenced
 from calls_mcp.service.sandbox import open_access
@@ -40,9 +40,9 @@ It sends one read request to the API, and a HEAD request to the webhook for
 approval requests if there is one. It changes nothing and notifies nobody.
 """
 _OK, _PROBLEMS, _FATAL = 0, 1, 2  # exit statuses
-_COLOURS: dict[Level, Colour] = {"ok": "green", "note": "yellow", "problem": "red", "fatal": "red"}
-_LEVELS: Sequence[Level] = (*_COLOURS,)  # the worst last
-_WIDTH = max(map(len, _COLOURS))
+_COLORS: dict[Level, Color] = {"ok": "green", "note": "yellow", "problem": "red", "fatal": "red"}
+_LEVELS: Sequence[Level] = (*_COLORS,)  # the worst last
+_WIDTH = max(map(len, _COLORS))
 _CREDENTIALS = (
     *("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_API_KEY", "TWILIO_API_SECRET"),
     "CALLS_MCP_API_BASE_URL",
@@ -158,7 +158,7 @@ def _status(findings: Sequence[Finding]) -> int:
 
 def _show(findings: Sequence[Finding], status: int) -> None:
     for finding in findings:
-        level = painted(f"{finding.level:<{_WIDTH}}", _COLOURS[finding.level])
+        level = painted(f"{finding.level:<{_WIDTH}}", _COLORS[finding.level])
         indent = " " * (_WIDTH + 2)
         message = finding.message.replace("\n", f"\n{indent}  ")
         say(f"{level}  {painted(finding.check, 'bold')}: {message}")

@@ -158,7 +158,7 @@ def _parser(known: Sequence[str] | Mapping[str, str]) -> _Parser:
 
 
 def _configure(command: str, parser: argparse.ArgumentParser) -> None:
-    gc.disable()  # while it is loaded: there is no garbage yet, and looking for it takes a tenth
+    gc.disable()  # there is no garbage yet, and looking for it takes a tenth of the time
     module = import_module(f"calls_mcp.cli.{command.replace('-', '_')}")
     gc.enable()
     configure = cast("Callable[[argparse.ArgumentParser], None]", module.configure)

@@ -1,4 +1,4 @@
-"""Write to stdout and stderr: in colour on a terminal, plain elsewhere."""
+"""Write to stdout and stderr: in color on a terminal, plain elsewhere."""
 
 import json
 import os
@@ -14,9 +14,9 @@ from typing import Literal, TextIO
 
 from calls_mcp.observability.redaction import escape_invisible
 
-Colour = Literal["plain", "bold", "dim", "red", "green", "yellow", "cyan"]
+Color = Literal["plain", "bold", "dim", "red", "green", "yellow", "cyan"]
 
-_CODES: dict[Colour, str] = {
+_CODES: dict[Color, str] = {
     "plain": "0",
     "bold": "1",
     "dim": "2",
@@ -26,28 +26,28 @@ _CODES: dict[Colour, str] = {
     "cyan": "36",
 }
 _START = f"\x1b{secrets.token_hex(4)}["
-"""Starts a colour of ours. No text from elsewhere can contain it."""
-_COLOUR = re.compile(f"{re.escape(_START)}([0-9]+)m")
+"""Starts a color of ours. No text from elsewhere can contain it."""
+_COLOR = re.compile(f"{re.escape(_START)}([0-9]+)m")
 _GAP = "  "  # between columns
 _NARROWEST = 20  # characters of a last column that is readable
 _FIRST_PROGRESS, _NEXT_PROGRESS = 1.0, 0.2  # seconds
 
 
-def painted(text: str, colour: Colour, stream: TextIO | None = None) -> str:
-    """Return `text` in a colour on a terminal (default: stdout), unless NO_COLOR is set.
+def painted(text: str, color: Color, stream: TextIO | None = None) -> str:
+    """Return `text` in a color on a terminal (default: stdout), unless NO_COLOR is set.
 
     Only `say` and `warn` can write what this returns.
     """
     if not (stream or sys.stdout).isatty() or os.environ.get("NO_COLOR"):
         return text
-    return f"{_START}{_CODES[colour]}m{text}{_START}0m"
+    return f"{_START}{_CODES[color]}m{text}{_START}0m"
 
 
 def say(text: str = "", stream: TextIO | None = None) -> None:
     """Write a line to `stream` (default: stdout).
 
     Invisible characters, such as escape sequences and bidi controls, are shown as `⟨U+001B⟩`; line
-    feeds and the colours of `painted` are not. Characters that its encoding lacks become `?`. A
+    feeds and the colors of `painted` are not. Characters that its encoding lacks become `?`. A
     closed pipe, as in `… | head`, is not an error.
     """
     into = stream or sys.stdout
@@ -62,9 +62,9 @@ def say(text: str = "", stream: TextIO | None = None) -> None:
 
 
 def _safe(text: str) -> str:
-    """Return `text` so that only our own colours can control the terminal."""
-    plain, *coloured = _COLOUR.split(text)
-    codes, rest = coloured[::2], coloured[1::2]
+    """Return `text` so that only our own colors can control the terminal."""
+    plain, *colored = _COLOR.split(text)
+    codes, rest = colored[::2], colored[1::2]
     parts = (
         f"\x1b[{code}m{escape_invisible(part)}" for code, part in zip(codes, rest, strict=True)
     )
@@ -126,7 +126,7 @@ def _block(names: Sequence[str], row: Sequence[str]) -> Iterator[str]:
 
 
 def _width(cell: str) -> int:
-    return len(_COLOUR.sub("", cell))
+    return len(_COLOR.sub("", cell))
 
 
 @contextmanager

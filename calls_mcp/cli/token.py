@@ -97,7 +97,10 @@ def _days(text: str) -> int:
 
 
 def _new(options: Namespace) -> int:
-    """Create a token. Append its entry to the principals file, or show it if there is no file."""
+    """Create a token. Append its entry to the principals file, or show it if there is no file.
+
+    Return the exit status.
+    """
     file = _principals(options)
     _require_valid(options.name, options.scope)
     expires = (datetime.now(UTC) + timedelta(days=options.expires)).replace(microsecond=0)
@@ -138,7 +141,10 @@ def _list(options: Namespace) -> int:
 
 
 def _revoke(options: Namespace) -> int:
-    """Remove the tokens of a principal, or the one with this hash, from the file."""
+    """Remove the tokens of a principal, or the one with this hash, from the file.
+
+    Return the exit status.
+    """
     file, which = _require_principals(options), options.which
     text = read(file)
     before = read_entries(file, text)
@@ -227,7 +233,7 @@ def _gap_after(text: str) -> str:
 
 
 def _append(file: Path, text: str) -> None:
-    """Append in place, which keeps the file's owner and mode; only the owner can read a new one.
+    """Append in place, which keeps the owner and mode. Only the owner can read a new file.
 
     Raises:
         ConfigurationError: It can't be written.

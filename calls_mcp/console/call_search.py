@@ -69,7 +69,7 @@ class CallFilter:
 
     @property
     def is_local(self) -> bool:
-        """Whether the API does not know all conditions."""
+        """Whether the API does not support all conditions."""
         return bool(self.search or self.direction or self.by)
 
     @property

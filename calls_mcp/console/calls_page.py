@@ -39,7 +39,7 @@ from calls_mcp.tools.outcome import Approval, CallSummary, Failure, Outcome
 _SID = re.compile("CA[0-9a-fA-F]{32}")
 _LIVE = ("in-progress", "ringing", "queued")
 _PAGE = 50  # calls of each status
-_SEARCHED = 500  # calls that one page searches, if the API does not know a filter
+_SEARCHED = 500  # calls that one page searches, if the API does not support a filter
 _EXPORTED: Mapping[str, Json] = {"limit": 1000}  # of each request
 _COLUMNS = (
     *(field.alias or name for name, field in CallSummary.model_fields.items()),
@@ -52,7 +52,7 @@ _COLUMNS = (
 class _CallList:
     """Calls, newest first, or the error of the API. `cursor` leads to older ones.
 
-    `searched` is how many calls a filter was applied to that the API does not know.
+    `searched` is how many calls were searched, if the API does not support a filter.
     """
 
     live: tuple[CallSummary, ...] = ()

@@ -78,7 +78,7 @@ def columns(
 
 
 def _column(at: int, heights: Sequence[float], top: float) -> Iterator[Markup]:
-    """Return the parts of one column, from the top part to the bottom one."""
+    """Yield the parts of one column, from the top part to the bottom one."""
     ends = [*accumulate(reversed(heights))][::-1]
     for part, (height, end) in enumerate(zip(heights, ends, strict=True), 1):
         if height:

@@ -46,7 +46,7 @@ class Call(NamedTuple):
     leaves_at: float | None = None  # when the destination would hang up, None if unknown
     time_limit: float | None = None  # the maximum seconds of talk, None for no limit
     detects: str | None = None  # the future result of detection, None if it was not requested
-    detects_after: float | None = None  # seconds from the answer to it, None if it comes with it
+    detects_after: float | None = None  # seconds from the answer to the result, None if together
     started: float | None = None  # the second in which it was dialed, None before
     ended: float | None = None  # the second of its end as `completed`, None before
     duration: int | None = None  # whole seconds of talk, None before the end and without an answer
@@ -147,7 +147,7 @@ class CallEvent(NamedTuple):
 
 
 def due(call: Call) -> float | None:
-    """Return the time of the next change by itself, None if there is none."""
+    """Return when the call next changes by itself, None if it does not."""
     if call.status == "queued":
         return min(call.ring_at, call.end_at)
     if call.live:
@@ -193,7 +193,7 @@ def _next(call: Call, at: float) -> tuple[Call, tuple[EventName, ...]]:
     if _detected_at(call) < call.end_at:
         return call._replace(answered_by=call.detects, updated=at), ("detected",)
     duration = None if call.answer_at is None else int(at - call.answer_at + 0.5)
-    # Twilio shows no end of a call that was not completed
+    # Twilio shows no end time for a call that was not completed
     ended = floor(at) if call.end_as == "completed" else None
     was_dialed = call.started is not None
     call = call._replace(status=call.end_as, ended=ended, duration=duration, updated=at)
@@ -227,7 +227,7 @@ def held(call: Call, now: float) -> Call:
 
 
 def answered(call: Call, now: float, talk_for: float | None) -> Call:
-    """Return a ringing call with its answer now, and the end after these seconds of talk."""
+    """Return a ringing call as answered now. It ends after `talk_for` seconds, if given."""
     leaves_at = float("inf") if talk_for is None else now + talk_for
     call = call._replace(answer_at=now, leaves_at=leaves_at, end_as="completed")
     return _rescheduled(call, now)
@@ -250,7 +250,7 @@ def _rescheduled(call: Call, now: float) -> Call:
 
 
 def ended(call: Call, now: float, status: Status) -> Call:
-    """Return the call with its end now. Only `completed` ends an answered call."""
+    """Return the call as ended now. Only `completed` ends an answered call."""
     if call.status != "in-progress":
         return call._replace(answer_at=None, end_at=now, end_as=status, updated=now)
     if status != "completed":

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from calls_mcp.emulator.clock import Clock
 
-PATIENCE = 5  # seconds for another emulator that uses the file to end
+PATIENCE = 5  # seconds to wait for another emulator to close the file
 
 _VERSION = 7
 
@@ -105,7 +105,7 @@ class Database:
             self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
-# Pages: neighbouring rows, newest first
+# Pages: neighboring rows, newest first
 
 
 class Filter(NamedTuple):
@@ -124,7 +124,7 @@ class Anchor(NamedTuple):
 
 
 class Page(NamedTuple, Generic[Item]):
-    """Neighbouring items of the list, newest first.
+    """Neighboring items of the list, newest first.
 
     Attributes:
         items: The items.

@@ -125,7 +125,7 @@ class Recordings:
         self._database.execute(_UPDATE, [recording._asdict()])
 
     def stop(self, recording: Recording, now: float) -> Recording:
-        """End a recording, and report it as `completed` or, without any second, `absent`."""
+        """End a recording, and report it as `completed`, or `absent` if shorter than a second."""
         duration = floor(now - recording.started)
         status: RecordingStatus = "completed" if duration else "absent"
         recording = recording._replace(status=status, duration=duration, updated=now)

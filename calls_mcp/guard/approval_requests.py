@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _MOST_PENDING = 20  # requests of one principal
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between checks for a decision
 _CHECKS = 20
-_REMEMBERED = 3600.0  # seconds in which a new request mentions the last
+_REMEMBERED = 3600.0  # seconds for which a new request mentions the last decision
 _BEAT = 5.0  # seconds
 _CALL_AGAIN = (
     "The operator has been asked to approve this{place}. Tell your user. Once it is approved, the "
@@ -151,7 +151,7 @@ class ApprovalRequests:
         )
 
     async def withdraw(self, request: ApprovalRequest, by: str, reason: str) -> bool:
-        """Withdraw a request unless it is already decided; return whether it was not."""
+        """Withdraw a request unless it is already decided; return whether it was withdrawn."""
         now = await self.storage.now()
         withdrawal = OperatorDecision(
             is_approval=False, by=by, at=now, reason=reason, is_withdrawal=True

@@ -43,8 +43,8 @@ class Dialing:
 
     At most `at_once` of these are live at the same time; none if a live call only gets a new time
     limit. `sid` is the live call that is changed; empty for a new call. Each lasts at most
-    `longest` seconds unless it is changed, and in any case `extended` seconds; after `lifetime`
-    seconds they have certainly ended. `until` is the invocation's deadline (anyio's clock).
+    `longest` seconds, or `extended` seconds if it is changed later; after `lifetime` seconds they
+    have certainly ended. `until` is the invocation's deadline (anyio's clock).
     """
 
     parties: tuple[str, ...]
@@ -156,7 +156,7 @@ def authorize(
 
 
 def _called(arguments: Arguments) -> tuple[str, ...]:
-    """Return the parties that a change calls, each once, in one order for all changes."""
+    """Return the parties that a change calls, each once, in alphabetical order."""
     return tuple(sorted({party(to) for to in parties(arguments)}))
 
 

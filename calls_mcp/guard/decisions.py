@@ -76,7 +76,7 @@ class Proceed:
 
     The receiver must settle the `claim` and the `reservation`. `is_awaited` is whether the
     outcome goes to the client. If not, its approval request stays open until the client repeats the
-    request and gets the outcome.
+    tool call and gets the outcome.
     """
 
     change: Change
@@ -151,7 +151,7 @@ class Guard:
     async def withdraw_if_obsolete(
         self, identifier: str, arguments: Arguments, caller: Caller, until: float
     ) -> None:
-        """Withdraw a pending request whose change could not be made after an approval."""
+        """Withdraw a pending request whose change could not be made even if approved."""
         request = await self.requests.find(identifier) if self.requests else None
         if request is None or request.decision is not None:
             return

@@ -1,4 +1,4 @@
-"""Limits on tool calls, and on how many calls there are, at once or to one number, and how long."""
+"""Limits on tool calls, and on calls: how many in total, at once or to one number, and how long."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,7 +52,7 @@ _RAISE = "Tell your user, or ask the operator to raise the limit."
 
 
 class _Kept(NamedTuple):
-    """What is stored of calls in flight: the call that made them, and how many there may be."""
+    """What is stored about calls in flight: the call that made them, and how many there may be."""
 
     account_sid: str
     sid: str
@@ -65,7 +65,7 @@ class _Kept(NamedTuple):
 class Reservation:
     """The marks of new calls, and their places among the calls in flight.
 
-    `id` is what the calls to each number are counted by, and `talk` is their talk time.
+    `id` identifies the calls in the counts for each number, and `talk` is their talk time.
     """
 
     dialing: Dialing

@@ -46,8 +46,8 @@ class Mark:
 class RepeatedCalls:
     """Marks the numbers that an account and its subaccounts call.
 
-    A call may have been placed for `uncertain` seconds after it was sent. A number that was called
-    needs a confirmation for `confirmed` seconds; 0 means never.
+    For `uncertain` seconds after it was sent, a call counts as possibly placed. For `confirmed`
+    seconds after a call, its number needs a confirmation; 0 means never.
     """
 
     storage: Storage
@@ -140,7 +140,7 @@ class RepeatedCalls:
 
 @contextmanager
 def before_sending() -> Generator[None]:
-    """Raise a failure to change the store as one that is not about an outcome."""
+    """Raise StoreUnavailable instead of OutcomeNotStored, because nothing was sent yet."""
     try:
         yield
     except OutcomeNotStored as error:

@@ -49,7 +49,7 @@ class Signer:
             return None
 
     def digest(self, text: str) -> str:
-        """Return a keyed digest, by which a text can be recognized but not found out."""
+        """Return a keyed digest, which identifies a text without revealing it."""
         keyed = self._digest.copy()
         keyed.update(text.encode())
         return keyed.hexdigest()[:32]

@@ -270,7 +270,7 @@ class _Parser:
             self._root = element
 
     def _ignore(self, *_text: str) -> None:
-        """Do nothing; but the text before it is complete."""
+        """Do nothing. The parser calls this after it has reported the text before it."""
 
     def _refuse(self, *_declaration: object) -> None:
         raise MalformedTwiml("it has a DOCTYPE")

@@ -182,7 +182,7 @@ class McpEndpoint:
         self._timeout = settings.guard.confirm_ttl + 2 * settings.twilio.deadline + _SPARE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, by ASGI."""
+        """Serve an ASGI request."""
         listens = is_stream(scope)
         with self._shutdown.track(is_stream=listens) as cancel_scope:
             if not listens:
@@ -246,7 +246,7 @@ class _Sender:
         self._has_begun = self._is_complete = False
 
     async def __call__(self, message: Message) -> None:
-        """Send a part of the response, by ASGI."""
+        """Send an ASGI message of the response."""
         if message["type"] == "http.response.start":
             self._observe(message)
         await self._send(message)
@@ -288,7 +288,7 @@ class Readiness:
         self._known = (-math.inf, False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, by ASGI."""
+        """Serve an ASGI request."""
         is_ready = not self._shutdown.has_begun and await self._is_ready()
         response = JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
         await response(scope, receive, send)

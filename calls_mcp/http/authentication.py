@@ -97,7 +97,7 @@ class BearerAuthentication:
         return user
 
     def require_scope(self, message: object) -> None:
-        """Return if the request's token has the scope that `message` needs.
+        """Check that the request's token has the scope that `message` needs.
 
         Raises:
             Rejected: It does not (403). The client can get a token with the scope, and retry.
@@ -113,7 +113,7 @@ class BearerAuthentication:
         return self._challenge(401, error, "A valid bearer token is required", MINIMUM_SCOPE)
 
     async def wait_until_void(self, user: AuthenticatedUser, scope: Scope) -> None:
-        """Return when the token of a stream expires or is revoked."""
+        """Wait until the token of a stream expires or is revoked."""
         while True:
             await anyio.sleep(min(_CHECK_EVERY, _seconds_left(user)))
             if _seconds_left(user) <= 0 or not await self._is_good(scope):

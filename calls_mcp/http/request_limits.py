@@ -1,4 +1,4 @@
-"""Limits of concurrent requests, requests per minute, and sessions.
+"""Limits on concurrent requests, requests per minute, and sessions.
 
 A reverse proxy should limit requests too (`config/deploy/`). These limits work without a proxy, and
 count by principal.
@@ -127,7 +127,7 @@ class SessionLimit:
         self._open: dict[str, _Session] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, by ASGI."""
+        """Serve an ASGI request."""
         is_new = method_of(scope) == "initialize"
         name, caller = Headers(scope=scope).get(_SESSION_ID, ""), caller_of(scope)
         if is_new and self._count(caller) >= self._max:

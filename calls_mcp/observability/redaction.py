@@ -59,7 +59,7 @@ def secret_forms(secret: str) -> Iterator[str]:
 
 
 def base64_forms(raw: bytes) -> Iterator[str]:
-    """Yield the parts of its base64 that don't depend on what is encoded before and after it."""
+    """Yield the parts of the base64 of `raw` that don't depend on the bytes around it."""
     for before, encode in product(range(3), (b64encode, urlsafe_b64encode)):
         text = encode(bytes(before) + raw).decode().rstrip("=")
         is_whole = (before + len(raw)) % 3 == 0

@@ -31,7 +31,7 @@ _dropped = 0
 
 
 def never_block() -> None:
-    """Have the writing thread do what Python writes to stderr: tracebacks, prints, messages."""
+    """Have the writing thread write what Python sends to stderr: tracebacks, prints, messages."""
     if not isinstance(sys.stderr, SoonWritten):
         sys.stderr = SoonWritten(sys.stderr)
 

@@ -258,8 +258,8 @@ def _instructions(permissions: Permissions) -> str:
     return f"{_READING}{changing}{_NUMBERS}{_MORE}"
 
 
-def _icon(colour: str, theme: Literal["light", "dark"]) -> types.Icon:
-    drawing = b64encode(_DRAWING.format(colour).encode()).decode()
+def _icon(color: str, theme: Literal["light", "dark"]) -> types.Icon:
+    drawing = b64encode(_DRAWING.format(color).encode()).decode()
     source = f"data:image/svg+xml;base64,{drawing}"
     return types.Icon(src=source, mime_type="image/svg+xml", sizes=["any"], theme=theme)
 

@@ -135,7 +135,7 @@ class Permissions:
     async def read_for(
         self, ctx: Context, name: str, arguments: Mapping[str, str | int]
     ) -> Outcome:
-        """Do the same for the caller of this request, whose scopes have been checked."""
+        """Read as `read` does, for the caller of this request, whose scopes have been checked."""
         return await self.read(name, arguments, caller_of(ctx), current_overrides())
 
 

@@ -207,7 +207,7 @@ class ApprovedChanges:
             return await confirmations.is_claimed(identifier)
 
     async def _withdraw_obsolete(self) -> None:
-        """Withdraw the pending requests whose changes could not be made after an approval."""
+        """Withdraw the pending requests whose changes could not be made even if approved."""
         try:
             for identifier, change in [*self._pending.items()][:_AT_ONCE]:
                 with suppress(CallsError):

@@ -64,7 +64,7 @@ class Database:
             return work(connection)
 
     def view(self, work: Callable[[Query], _T], deadline: float | None = None) -> _T:
-        """Return what `work` makes of the rows of its queries; none if there is no file.
+        """Return what `work` makes of the rows of its queries, which find none if there is no file.
 
         It does not wait for the write lock. `deadline` is as for `write`.
 
@@ -135,7 +135,7 @@ class Database:
 
 
 def querying(connection: sqlite3.Connection) -> Query:
-    """Return the queries of a connection."""
+    """Return a function that runs queries on a connection."""
     return lambda query, parameters: connection.execute(query, parameters).fetchall()
 
 

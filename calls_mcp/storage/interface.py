@@ -195,7 +195,7 @@ class Storage(ABC):
         return await self._count("hits", limits, [secrets.token_urlsafe(9) for _ in range(times)])
 
     async def reserve(self, limits: Sequence[Limit], times: int = 1) -> str | LimitExceeded:
-        """Return a reservation that counts `times` against all limits, or one that is too low."""
+        """Return a reservation of `times` against all limits, or a limit that is too low for it."""
         reservation = secrets.token_urlsafe(9)
         return await self._count("reserved", limits, _places(reservation, times)) or reservation
 
@@ -222,7 +222,7 @@ class Storage(ABC):
 
     @abstractmethod
     async def _uncount(self, kind: str, limits: Sequence[Limit], entries: Sequence[str]) -> None:
-        """Count `entries` no longer."""
+        """Stop counting `entries`."""
 
     @abstractmethod
     async def _counted(self, kind: str, limit: Limit) -> Sequence[str]:
@@ -234,7 +234,7 @@ class Storage(ABC):
     ) -> LimitExceeded | None:
         """Count `entries` against all limits, or return a limit that is too low for them."""
 
-    # Calls to numbers, whose keys say nothing about them
+    # Calls to numbers. Their keys do not reveal the numbers.
 
     @abstractmethod
     async def calls_to(
@@ -247,7 +247,7 @@ class Storage(ABC):
 
     @abstractmethod
     async def remove_call(self, numbers: Sequence[str], entry: str) -> None:
-        """Count a call no longer."""
+        """Stop counting a call to these numbers."""
 
     # Talk time. The amount of a budget is in seconds.
 

@@ -222,7 +222,7 @@ class Frequency:
 
 @dataclass(frozen=True, slots=True)
 class CallsTo:
-    """How many calls to a number there were in 24 h, and whether there was one in a year."""
+    """How many calls to a number there were in 24 h, and whether there was one in the past year."""
 
     in_a_day: int
     is_known: bool
@@ -248,7 +248,7 @@ class TalkTime:
 
 
 def until_room(found: Sequence[TalkTime], budget: Limit, needed: float, now: float) -> float:
-    """Return in how many seconds the oldest calls leave `needed` seconds of a budget."""
+    """Return in how many seconds a budget has `needed` seconds left, as its oldest calls expire."""
     excess = sum(each.seconds(now) for each in found) + needed - budget.amount
     for talk in found:
         excess -= talk.seconds(now)
@@ -313,7 +313,7 @@ def unknown_outcome() -> Outcome:
 
 
 def pending_page(rows: Sequence[tuple[str, str, float]], most: int, count: int) -> PendingPage:
-    """Return the page of these rows of JSON, identifier and time; row `most` + 1 means more."""
+    """Return the page of these rows of JSON, identifier and time; a row after `most` means more."""
     last = Position(rows[most - 1][2], rows[most - 1][1]) if len(rows) > most else None
     return PendingPage(parse_requests([(text, None) for text, _, _ in rows[:most]]), count, last)
 

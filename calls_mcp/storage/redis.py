@@ -358,7 +358,7 @@ def _request(identifier: str) -> str:
     return _key("request", identifier)
 
 
-# These keys are those of the first edition, so that both can run during an upgrade.
+# The first version has the same keys, so that both can run during an upgrade.
 
 
 def _value(key: str) -> str:

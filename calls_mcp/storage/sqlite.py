@@ -113,7 +113,7 @@ SELECT count(*) FILTER (WHERE until > :in_a_day), max(until) IS NOT NULL OR EXIS
 _LAST_CALLS = """
 SELECT until FROM counts WHERE key = ? AND until > ? ORDER BY until DESC LIMIT 1 OFFSET ?
 """
-# The text is the first call, so that the number is forgotten if this was not placed.
+# The text is the first call, so that the number is forgotten if that call was not placed.
 _REMEMBER = """
 INSERT INTO notes (key, text, until) VALUES (?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET until = excluded.until
@@ -438,7 +438,7 @@ def _calls_to(rows: Query, key: str, now: float) -> CallsTo:
 
 
 def _called(rows: Query, key: str, most: Frequency, now: float) -> LimitExceeded | None:
-    """Return the limit if a number was called so often."""
+    """Return the limit that the calls to a number have reached, if any."""
     for name, amount, seconds in most.windows:
         # A call counts until it is a week old, and for this limit until it is `seconds` old.
         parameters = (key, now + WEEK - seconds, amount - 1)

@@ -62,7 +62,7 @@ class Risk:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A change in words, and exactly.
+    """A change in words and in exact values.
 
     All texts are sentences, except `headline`, which is a phrase such as "Call +1 202 555 0171".
 
@@ -193,11 +193,11 @@ class Caller:
 class Approval:
     """An answer to the confirmation of `token`; `reason` is the reason for a refusal.
 
-    `by` is how the answer came: from the client's user, with the token, or about an approval
-    request, whose id is then `token`. Only the operator can approve the latter, so such an answer
-    is always a refusal. A `client` that could not ask its user does not answer: it withdraws the
-    question. The `server` runs a change by itself after the operator approved its request, whose id
-    is then `token`, too.
+    `by` is how the answer came: from the client's user (`elicitation`), with the `token`, or about
+    an approval request (`operator`), whose id is then `token`. Only the operator can approve a
+    request, so a client's answer about one is always a refusal. A `client` that could not ask its
+    user does not answer: it withdraws the question. The `server` runs a change by itself after the
+    operator approved its request, whose id is then `token`, too.
     """
 
     token: str

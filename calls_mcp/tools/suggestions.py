@@ -34,7 +34,7 @@ _TO_ENCODE = re.compile(r"[^!-~]|%(?![0-9A-Fa-f]{2})")
 
 
 def suggested_name(operation: Operation, name: str) -> str:
-    """Return the argument that `name` is probably meant to be, or nothing."""
+    """Return the argument that `name` is probably meant to be, or an empty text."""
     spellings = {p.wire.casefold(): p.name for p in operation.parameters.values() if p.wire}
     spellings |= {p.replace("_", ""): p for p in operation.parameters}
     folded = _COMPARISON.sub(r"\1", unquote(name[:_LONGEST_NAME]).casefold())
@@ -75,7 +75,7 @@ def suggested_values(parameter: Parameter, text: str) -> Iterator[Json]:
 
 
 def suggested_list(parameter: Parameter, items: str | Sequence[str]) -> list[Json]:
-    """Return the choices that `items` are meant to be, or none if one of them is no choice."""
+    """Return the choices that `items` are meant to be, or none if one is not a choice."""
     words = items.replace(",", " ").split() if isinstance(items, str) else items
     choices = [str(choice) for choice in parameter.choices]
     closest = [_closest(word, choices) for word in words]
@@ -85,7 +85,7 @@ def suggested_list(parameter: Parameter, items: str | Sequence[str]) -> list[Jso
 def instead_of_character(text: str) -> str:
     """Return what to send instead of the first character that URLs must not contain.
 
-    Return an empty text if there is no such character, or if `text` is no URL at all.
+    Return an empty text if there is no such character, or if `text` is not a URL at all.
     """
     url, found = _URL.fullmatch(text), _NOT_ALLOWED.search(text)
     if not url or not found:
@@ -103,7 +103,7 @@ def _ascii_url(text: str) -> str:
     """Return a URL in ASCII: its host name in Punycode, and the rest percent-encoded.
 
     Raises:
-        ValueError: `text` is no URL, or has an invisible character or no valid host name.
+        ValueError: `text` is not a URL, or has an invisible character or no valid host name.
     """
     url = _URL.fullmatch(text)
     if not url or first_invisible(text):
@@ -127,7 +127,7 @@ def _end_of_day(text: str) -> Iterator[str]:
 
 
 def _closest(text: str, choices: Iterable[str]) -> str | None:
-    """Return the choice that is a spelling of `text`, and surely not of the opposite."""
+    """Return the choice that `text` probably misspells, unless it may mean the opposite."""
     if not _PLAIN.fullmatch(text):
         return None
     words = _words(text)

@@ -213,7 +213,7 @@ def _rules_for_kind(operation: Operation, raw: Mapping[str, Json]) -> dict[str, 
 
 
 def _kind_meant(parameter: Parameter, value: Json) -> AddressKind | None:
-    """Return the kind of an address, even a wrong one, so that it hides no other fault."""
+    """Return the kind of an address, even an invalid one, so that it does not hide other faults."""
     kind = address_kind(value) or address_kind(_nearest_value(parameter, value, None))
     is_number = _LIKE_A_NUMBER.fullmatch(_text(value).strip())
     return kind or ("phone number" if is_number else None)
@@ -253,7 +253,7 @@ def _broken_rules(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fau
 
 
 def _excluding(rule: Rule, given: Sequence[str], raw: Mapping[str, Json]) -> Sequence[str]:
-    """Return the given arguments of which the first excludes the others; none if all is right."""
+    """Return the given arguments of which the first excludes the others; none if all fit."""
     if rule.given:
         return [rule.given, *given] if given and rule.given in raw else []
     return given if len(given) > 1 else []

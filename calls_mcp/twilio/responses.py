@@ -64,8 +64,8 @@ class Response:
     """A response of the API.
 
     `payload` is the JSON object in its body, empty unless `has_payload`. `retry_after` is in
-    seconds. `date` is its Date header. If it is no success, `message` is the one in its body, and
-    `location` the URL that it redirects to.
+    seconds. `date` is its Date header. If it is not a success, `message` is the one in its body,
+    and `location` the URL that it redirects to.
     """
 
     status: int

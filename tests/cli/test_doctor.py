@@ -175,7 +175,7 @@ def test_a_valid_setup_has_no_problems_and_costs_one_read(account: RunningEmulat
     assert (entry.method, entry.query) == ("GET", "PageSize=1")
 
 
-def test_the_report_is_plain_text_without_colour_outside_a_terminal(
+def test_the_report_is_plain_text_without_color_outside_a_terminal(
     account: RunningEmulator,
 ) -> None:
     status, out = printed()

@@ -37,7 +37,7 @@ def shown(
 
 
 @pytest.fixture(autouse=True)
-def _no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
 
 
@@ -67,7 +67,7 @@ def test_a_narrow_terminal_gets_a_block_for_each_row(monkeypatch: pytest.MonkeyP
     ]
 
 
-def test_colour_does_not_change_the_alignment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_color_does_not_change_the_alignment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setattr(sys, "stdout", Screen())
     state = painted("pending", "yellow")

@@ -64,7 +64,7 @@ RESULTS: list[dict[str, Any]] = [
     {"outcome": "done", "calls": [], "count": 0},
     ERROR,
 ]
-COLOURS = {
+COLORS = {
     "styles": {
         "variables": {
             "--color-background-primary": "light-dark(#fffaf0, #101418)",
@@ -401,7 +401,7 @@ def test_an_unknown_result_breaks_nothing(host: Host, content: dict[str, Any]) -
 def test_the_page_uses_the_hosts_colors_and_fonts_and_follows_its_theme(
     chromium: Browser, page: TextResourceContents
 ) -> None:
-    with open_host(chromium, page, {"theme": "light", **COLOURS}) as host:
+    with open_host(chromium, page, {"theme": "light", **COLORS}) as host:
         host.show({"outcome": "done", "call": LIVE})
         body = host.view.locator("body")
         expect(body).to_have_css("background-color", "rgb(255, 250, 240)")
@@ -496,15 +496,15 @@ def test_difficult_data_fits_and_columns_are_aligned_at_every_width(
 @pytest.mark.needs(tool="axe-core")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1440])
-@pytest.mark.parametrize("colours", [{}, COLOURS], ids=["its own", "the host's"])
+@pytest.mark.parametrize("colors", [{}, COLORS], ids=["its own", "the host's"])
 def test_the_page_is_accessible(
     chromium: Browser,
     page: TextResourceContents,
     theme: Literal["light", "dark"],
     width: int,
-    colours: dict[str, Any],
+    colors: dict[str, Any],
 ) -> None:
-    with open_host(chromium, page, {"theme": theme, **colours}, width) as host:
+    with open_host(chromium, page, {"theme": theme, **colors}, width) as host:
         for result in [*RESULTS, {"outcome": "done", "call": ENDED | {"caller_name": HOSTILE}}]:
             host.show(result)
             for button in host.view.get_by_role("button").all()[:1]:

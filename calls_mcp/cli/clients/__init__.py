@@ -153,7 +153,7 @@ def _settings(*parts: str) -> Path:
 
 
 def _zed() -> Path:
-    """Return the usual path, but on macOS the same as on Linux."""
+    """Return the path of Zed's settings, which on macOS is the same as on Linux."""
     if sys.platform == "win32":
         return _settings("Zed", "settings.json")
     if sys.platform == "darwin":

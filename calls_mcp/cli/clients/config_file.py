@@ -84,7 +84,7 @@ def _transport(entry: _Object) -> str:
 
 
 def _filled(before: Json, made: Json) -> _Object:
-    """Return the values: one that the user has filled in for a placeholder stays."""
+    """Return the new values, but keep what the user has filled in for a placeholder."""
     if not (isinstance(before, dict) and isinstance(made, dict)):
         return {}
     news = {k: v for k, v in made.items() if k not in before or not _PLACEHOLDER.search(str(v))}

@@ -32,7 +32,7 @@ class _Origin(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A command and its first arguments. `note` says on what it depends."""
+    """A command and its first arguments. `note` says what it depends on."""
 
     command: str
     args: tuple[str, ...] = ()
@@ -40,10 +40,10 @@ class Launch:
 
 
 def launch_command() -> Launch:
-    """Return the absolute path of our executable, or the same `uvx` or `pipx run` command.
+    """Return the absolute path of our executable, or the `uvx` or `pipx run` command in use.
 
-    Those may delete their environments at any time. The path is absolute because the client may
-    have another PATH.
+    uvx and pipx may delete their environments at any time. The path is absolute because the client
+    may have another PATH.
 
     Raises:
         ConfigurationError: The package that was run can't be found again.

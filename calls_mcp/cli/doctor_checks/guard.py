@@ -31,7 +31,7 @@ _SUSPICIOUS = (
     HTTPStatus.NOT_FOUND,
     HTTPStatus.GONE,
 )
-"""A webhook may answer HEAD with other errors, because it only accepts POST."""
+"""Statuses that get a note. Others may only mean that the webhook does not accept HEAD."""
 
 
 def check_policy(settings: Settings) -> list[Finding]:
@@ -148,7 +148,7 @@ def _file_remedy(path: Path, cause: BaseException | None, other: str) -> str:
 
 
 def _weakness(where: str, durability: Durability | None) -> Finding | None:
-    """Return how a Redis may lose confirmations that were used, and counts of calls."""
+    """Return a finding if Redis may lose used confirmations or counts of calls."""
     if durability is None:
         message = f"{where} does not allow INFO, so the server can't notice that it was restored"
         return Finding("state store", "problem", message, "redis-cli ACL SETUSER USER +info")

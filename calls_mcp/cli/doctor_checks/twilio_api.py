@@ -68,7 +68,7 @@ async def check_api(access: Access, whose: str = "") -> list[Finding]:
         Finding("api", "ok", f"{access.base_url} answered within {took:.0f} ms"),
         _acceptance(credentials, access, request, response),
     ]
-    if access.app is None:  # an emulator's clock is ours
+    if access.app is None:  # the sandbox uses this machine's clock
         findings.append(_clock(exchange))
     return findings
 
@@ -81,7 +81,7 @@ def _variables_in(message: str) -> list[str]:
 
 
 def _outage(access: Access, status: int) -> Finding | None:
-    """Return the finding about a response that is not the Calls API's, if it is none."""
+    """Return the finding about a redirect or a server error; None for any other status."""
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
         message = f"{access.base_url} redirects elsewhere (status {status}); the Calls API does not"
         return Finding("api", "problem", message, "correct or unset CALLS_MCP_API_BASE_URL")

@@ -43,13 +43,13 @@ def application(routes: Sequence[Route], *, strict: bool) -> Starlette:
 
 
 class RequestIds:
-    """ASGI middleware that names each request in its response, for people to quote."""
+    """ASGI middleware that adds a request id to each response, for people to quote."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, by ASGI."""
+        """Serve an ASGI request."""
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -100,10 +100,11 @@ def _refuse_route(request: Request, error: Exception) -> Response:
 
 
 async def form_pairs(request: Request, known: Mapping[str, Parameter]) -> Pairs:
-    """Return the parameters of the body in order, including empty ones. The query has none.
+    """Return the parameters of the body in order, including empty ones.
 
     Raises:
-        ApiError: The body is no form in UTF-8, or has an unknown parameter that is not ignored.
+        ApiError: The body is not a form in UTF-8, or the body or the query has an unknown parameter
+            that is not ignored.
     """
     query_pairs(request)
     body = await request.body()

@@ -75,7 +75,7 @@ def _dial_people(session: Session, verb: Element, nouns: Sequence[Element]) -> S
 
 
 def _may_use_caller_id(session: Session, verb: Element, nouns: Sequence[Element]) -> bool:
-    """Return whether phone numbers can be dialed from the caller ID, which clients can choose."""
+    """Return whether `callerId` is allowed: for numbers, it must be the call's or the account's."""
     caller_id, call = verb.get("callerId"), session.switchboard.call(session.sid)
     if not caller_id or all(noun.name != "Number" for noun in nouns):
         return True
@@ -109,7 +109,7 @@ def _ring(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Pa
                     answered.add(received.call.sid)
                     continue
                 last, status = received.call.sid, received.call.status
-                if status == "completed":  # by the instructions that it heard first
+                if status == "completed":  # it was ended by the instructions that it heard first
                     status = "no-answer"
                 live.remove(last)
                 answered.discard(last)

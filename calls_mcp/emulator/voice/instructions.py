@@ -47,10 +47,10 @@ class Instructions:
 
 
 def absolute(url: str, base: str) -> str:
-    """Return the URL that is relative to that of a document.
+    """Return a URL in a document as an absolute one; `base` is the document's URL.
 
     Raises:
-        InstructionError: It is invalid, or the document has no URL.
+        InstructionError: It is invalid, or it is relative and the document has no URL.
     """
     try:
         resolved = urljoin(base, url)

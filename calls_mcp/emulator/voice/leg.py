@@ -35,7 +35,7 @@ class Leg:
 
     Attributes:
         callee: The other party.
-        instructions: The first document, None if the call is only talked on.
+        instructions: The first document, None if the parties only talk.
         fallback: The document for errors.
         keys: The keys that are pressed after the answer.
         awaits_greeting: Whether the instructions begin after the greeting of a machine.
@@ -122,7 +122,7 @@ class Gone:
 
 Input = Pressed | Spoken | Changed | Connected | Released | Fetched | Gone
 Steps = Generator[float, Input | None, T]
-"""The execution of instructions. It yields until when it waits, and receives what happens then."""
+"""The execution of instructions. It yields when to stop waiting, and receives what happens."""
 
 
 @dataclass(frozen=True)

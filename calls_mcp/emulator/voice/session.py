@@ -51,7 +51,7 @@ class Session:
     Attributes:
         sid: The call.
         leg: What is known about the call.
-        switchboard: What it asks for everything that involves other parties.
+        switchboard: Does everything that involves other parties.
         url: The URL of the present document, empty if it came with a request.
     """
 
@@ -129,7 +129,7 @@ class Session:
         yield from self.await_input((), self.now + seconds)
 
     def await_input(self, kinds: "tuple[type[T], ...]", until: float = FOREVER) -> Steps[T | None]:
-        """Wait for the first input of these types, and return None at this time."""
+        """Wait for the first input of these types, and return it; return None at `until`."""
         while (received := (yield until)) is not None:
             if isinstance(received, Gone):
                 raise Ended
@@ -138,7 +138,7 @@ class Session:
         return None
 
     def proceed(self, verb: Element, parameters: Mapping[str, str]) -> None:
-        """Continue with the verb's action, if it has one. After the call it is only told."""
+        """Continue with the verb's action, if any. After the call, only send it the parameters."""
         action = verb.get("action")
         if self.is_over:
             if url := self.callback(verb, "action"):
@@ -160,7 +160,7 @@ class Session:
         """Count what the call asks for.
 
         Raises:
-            HangUp: It is too much.
+            HangUp: It has asked for too much.
         """
         budget = self.leg.budget
         budget.documents -= documents

@@ -99,7 +99,7 @@ class Switchboard:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Fetch documents while the context is open, and end the calls that it executes then."""
+        """Fetch documents while the context is open, and end all calls with a session on exit."""
         try:
             yield
         finally:
@@ -129,7 +129,7 @@ class Switchboard:
             self._post(self.now, call.sid, Changed(call))
 
     def clear(self) -> None:
-        """Forget every call, and delete what sessions have just written by their end."""
+        """Forget every call, and delete what the sessions write while they are closed."""
         with self._store.transaction():
             self._close_sessions()
             self._forget()
@@ -234,7 +234,7 @@ class Switchboard:
         return call
 
     def update(self, call: Call) -> None:
-        """Write a call, whose plan the other record of it follows."""
+        """Write a call, and update the plan of its other record."""
         self._store.update(call)
         if call.peer_sid and (peer := self._store.get(call.peer_sid)) and peer.live:
             self._store.update(call_lifecycle.following(peer, call))
@@ -270,7 +270,7 @@ class Switchboard:
             self._begin(call, leg)
 
     def _begin(self, call: Call, leg: Leg) -> None:
-        """Begin with a call that was answered."""
+        """Handle the answer of a call."""
         if leg.is_incoming:
             self.note(call.sid, "answered", "by the application")
         else:
@@ -300,7 +300,7 @@ class Switchboard:
             return
         if running:
             running.steps.close()
-        self._notify(self.call(sid)._replace(status="completed"))  # it leaves who dialed it
+        self._notify(self.call(sid)._replace(status="completed"))  # to its caller, it has ended
         leg = replace(leg, instructions=instructions, keys="", is_dialed=False)
         self._legs[sid] = leg
         self._start(sid, leg)
@@ -374,7 +374,7 @@ class Switchboard:
         return not self._webhooks.obstacle(url)
 
     def fetch(self, sid: str, instructions: Instructions) -> None:
-        """Request a document, which arrives as `Fetched`. After the call it is only noted."""
+        """Request a document, which arrives as `Fetched`; after the call, it is only noted."""
         form = call_parameters(self.call(sid))
         self._documents.fetch(sid, instructions, form, self._legs[sid].cookies)
 
@@ -401,7 +401,7 @@ class Switchboard:
             self._press(peer, keys, self.now)
 
     def tell(self, sid: str, text: str) -> None:
-        """Tell the other party what it has just heard."""
+        """Let the other party react to what it has just heard."""
         if reaction := self._legs[sid].callee.hear(text):
             self._schedule(sid, reaction, self.now + reaction.after)
 
@@ -456,7 +456,7 @@ class Switchboard:
         return replace(script, end_as="no-answer") if is_own and self._decides(script) else script
 
     def _decides(self, application: Script) -> bool:
-        """Whether an application is asked to answer, and not only when its script has answered."""
+        """Whether an application runs while the call rings, not only after its script answered."""
         url = application.voice_url
         return url is not None and application.end_as == "completed" and self.can_reach(url)
 

@@ -104,7 +104,7 @@ def _prompts(
 
 
 def _record(session: Session, verb: Element) -> Steps[None]:
-    """Record what the other party says. Silence alone is no recording."""
+    """Record what the other party says. Silence alone is not recorded."""
     timeout = verb.number("timeout", RECORD_TIMEOUT)
     started = session.now
     latest = started + verb.number("maxLength", LONGEST_RECORDING)

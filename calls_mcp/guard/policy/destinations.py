@@ -69,7 +69,7 @@ def pre_approves(rules: Destinations, to: str) -> bool:
 
 
 def _prefix(known: str) -> str:
-    """Return the beginning of the canonical spellings of what `known`, with a *, stands for."""
+    """Return what canonical spellings begin with if they match `known`, which ends with a *."""
     if address_kind(known) != "SIP address":
         return known[:-1]
     return f"sip:{known[:-1].partition(':')[2]}".lower()
@@ -301,9 +301,9 @@ def matches_any(patterns: Iterable[str], text: str) -> bool:
 
 
 def allows_caller(patterns: Iterable[str], caller: str) -> bool:
-    """Return whether one of `patterns` matches a caller ID. Only `*` alone matches any @.
+    """Return whether one of `patterns` matches a caller ID. Only `*` alone matches an @.
 
-    So +4930* allows numbers, and no SIP addresses that begin like them.
+    So +4930* allows numbers, but not SIP addresses that begin with +4930.
     """
     return any(
         pattern == "*" or _compiled(pattern, "[^@]").fullmatch(caller) for pattern in patterns

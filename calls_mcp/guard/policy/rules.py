@@ -244,7 +244,7 @@ def load_policy(file: Path | None = None) -> Policy:
 
 
 def _lists(rules: object, folder: Path) -> dict[str, Any]:
-    """Return the whole paths of the lists of numbers in a section, by key."""
+    """Return the absolute paths of the lists of numbers in a section, by key."""
     table = cast("Table", rules) if isinstance(rules, dict) else {}
     named = {name: table.get(name) for name in ("allow_file", "deny_file")}
     return {

@@ -109,13 +109,13 @@ def parse_sip(address: str) -> SipAddress | None:
 
 
 def _plain(user: str) -> str:
-    """Return a text in its compatible form, with the digits of all scripts as ASCII."""
+    """Return a text in its compatibility form (NFKC), with the digits of all scripts as ASCII."""
     normal = unicodedata.normalize("NFKC", user)
     return "".join(str(unicodedata.decimal(c, c)) for c in normal)
 
 
 def _host(text: str) -> str:
-    """Return the one spelling of a host; empty if it is none."""
+    """Return the canonical spelling of a host; empty if it is not valid."""
     if text.startswith("["):
         with suppress(ValueError):
             address = IPv6Address(text[1:-1])
@@ -126,6 +126,6 @@ def _host(text: str) -> str:
 
 
 def _number(text: str) -> str:
-    """Return the number that is left without a code before it, and # after it; empty if none."""
+    """Return a number without the code before it and # after it; empty if there is no number."""
     number = _CODE.sub("", text.lower().removeprefix("tel").rstrip("*#"))
     return number if _NUMBER.fullmatch(number) else ""
