@@ -79,7 +79,7 @@ class Agent:
         return text_of(await self.client.call_tool(tool, arguments))
 
     async def confirm(self, tool: str, **arguments: object) -> dict[str, Any]:
-        """Call a tool, and again with the token it asks to be confirmed with."""
+        """Call a tool, then call it again with the confirmation token."""
         asked = await self.call(tool, **arguments)
         token = asked["confirmation"]["token"]
         return await self.call(tool, **arguments, confirmation_token=token)

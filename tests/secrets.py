@@ -43,7 +43,7 @@ def forms(secret: str) -> set[str]:
 
 
 def _in_base64(secret: bytes) -> Iterator[str]:
-    """Yield the parts of its base64 that don't depend on what surrounds it."""
+    """Yield the parts of the base64 of `secret` that don't depend on the bytes around it."""
     for before in range(3):
         for encode in (b64encode, urlsafe_b64encode):
             text = encode(bytes(before) + secret).decode().rstrip("=")

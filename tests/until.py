@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import anyio
 
-_PAUSE = 0.001  # seconds: to spin would take the processor from what is waited for
+_PAUSE = 0.001  # seconds: spinning would take CPU time from the other tasks
 
 
 async def until(holds: Callable[[], object], seconds: float = 30) -> None:

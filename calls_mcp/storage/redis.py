@@ -358,7 +358,7 @@ def _request(identifier: str) -> str:
     return _key("request", identifier)
 
 
-# The first version has the same keys, so that both can run during an upgrade.
+# Earlier versions have the same keys, so that both can run during an upgrade.
 
 
 def _value(key: str) -> str:

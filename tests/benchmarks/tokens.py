@@ -35,7 +35,7 @@ def _tokens(name: str, goal: float, *texts: str) -> Measurement:
 
 
 def count(text: str) -> int:
-    """Return the tokens of a text."""
+    """Return the number of tokens in a text."""
     from rs_bpe.bpe import openai  # pyright: ignore[reportUnknownVariableType]  # noqa: PLC0415  # untyped, and not everywhere
 
     return cast("int", openai.o200k_base().count(text))  # pyright: ignore[reportUnknownMemberType]

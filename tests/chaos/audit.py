@@ -12,7 +12,7 @@ from tests.chaos.model import Attempt, Model, deletion, kind_of, require
 from tests.chaos.world import require_secrecy
 
 Ending = tuple[str, str, str]
-"""A marker, what was told, and the SID of the call."""
+"""A marker, the reported outcome, and the SID of the call."""
 
 _TAKEN_EFFECT = ("done", "outcome_unknown")
 

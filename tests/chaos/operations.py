@@ -284,7 +284,7 @@ async def walk(world: World) -> None:
         if world.random.random() < 0.05:
             await restart(world)
     later = _matching(world, filters)
-    if earlier <= later:  # if the last one of a page has gone, rather twice than never
+    if earlier <= later:  # if the last one of a page has gone, better twice than never
         require(len({*listed}) == len(listed), "a call is listed twice", listed)
     missed = (earlier & later) - {*listed}
     require(not missed, "calls are missing from a list", missed, listed)
@@ -351,7 +351,7 @@ async def _elicit(world: World, change: Change) -> None:
 
 
 async def _broken_off(world: World, change: Change, act: Callable[[], Awaitable[object]]) -> None:
-    """Run an operation until this many requests were sent to the API."""
+    """Run an operation until a random number of requests has reached the API."""
     if change.action == "delete":
         world.in_flight.add(change.marker)
     enough = world.proxy.arrived + world.random.randrange(4)

@@ -47,7 +47,7 @@ def test_exported_records_are_unchanged_and_can_be_verified(log: Path, tmp_path:
 
 @pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such terminals")
-def test_an_edited_record_can_not_control_the_terminal(log: Path) -> None:
+def test_an_edited_record_cannot_control_the_terminal(log: Path) -> None:
     spoil(log, "UPDATE audit SET body = ?", ["\x1b[2J\u202e\u009b2J"])
     ours, theirs = os.openpty()
     try:
@@ -99,7 +99,7 @@ def test_an_invalid_time_is_reported(time: str, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("value", ["", "latest", "0" * 63])
 @pytest.mark.usefixtures("log")
-def test_an_expected_hash_that_is_none_is_refused(
+def test_an_expected_hash_that_is_not_a_hash_is_refused(
     value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):

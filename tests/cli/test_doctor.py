@@ -158,7 +158,7 @@ def dated(seconds: float | None) -> dict[str, str]:
     return {"Date": format_datetime(moment, usegmt=True)}
 
 
-def test_a_setting_that_is_missing_is_only_to_be_exported() -> None:
+def test_the_remedy_for_a_missing_setting_is_to_export_it() -> None:
     status, found = examined(**OWN, CALLS_MCP_AUTH="tokens")
     assert status == 2
     assert found["settings"]["remedy"] == "export CALLS_MCP_PRINCIPALS=…"

@@ -54,7 +54,7 @@ class Framework:
     over_http: bool = False
     """Whether it is tested over HTTP, because on stdio it starts a server for each request."""
     drops: frozenset[str] = field(default_factory=frozenset[str])
-    """The keywords of a parameter's schema that its model is not told."""
+    """The keywords of a parameter's schema that its model does not get."""
     marks_errors: bool = True
     """Whether what it hands its model is marked as an error."""
     structures_errors: bool = True

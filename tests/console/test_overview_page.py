@@ -180,7 +180,7 @@ async def test_only_policy_denials_are_counted_as_denials(tmp_path: Path) -> Non
 
 
 def count_parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """A list to which each audit record is added that is read."""
+    """A list that gets each audit record that is read."""
     parsed = list[bytes]()
 
     def counted(line: bytes) -> Fields | None:

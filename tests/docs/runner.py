@@ -201,7 +201,7 @@ def here(text: str) -> Iterator[str]:
 
 
 def is_configuration(text: str) -> bool:
-    """Whether it tells a client of servers."""
+    """Whether it is a client's configuration of servers."""
     return not {*KEYS}.isdisjoint(json.loads(text))
 
 

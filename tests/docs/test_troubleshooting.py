@@ -1,4 +1,4 @@
-"""Troubleshooting quotes the messages of the product, and all of them."""
+"""The troubleshooting page quotes all messages of the product, and nothing else."""
 
 import re
 import tomllib

@@ -240,7 +240,7 @@ async def test_a_confirmation_from_the_day_is_not_valid_at_night(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("seconds", "outcome"), [(0, "done"), (60, "expired")])
-async def test_a_party_of_several_lines_is_no_notice_of_another_party(
+async def test_line_breaks_in_a_party_cannot_fake_the_notice_of_another_party(
     tmp_path: Path, seconds: float, outcome: str
 ) -> None:
     rules = '[hours]\nunknown = "confirm"\n'

@@ -41,7 +41,7 @@ async def test_a_hundred_simultaneous_uses_place_one_call_and_all_report_it(
     assert len(harness.changes) == 1
 
 
-async def test_a_token_of_a_failed_change_can_not_be_used_again(harness: Harness) -> None:
+async def test_a_token_of_a_failed_change_cannot_be_used_again(harness: Harness) -> None:
     arguments = placing(to="+15005550003")  # a country that is not enabled
     async with harness.connect() as agent:
         asked = await agent.call("create_call", **arguments)

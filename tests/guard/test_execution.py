@@ -92,7 +92,7 @@ async def test_a_denial_a_forged_token_and_a_rejection_by_the_api_are_recorded(
 
 
 @pytest.mark.requirement("41")
-async def test_changes_are_refused_and_reads_work_while_records_can_not_be_written(
+async def test_changes_are_refused_and_reads_work_while_records_cannot_be_written(
     tmp_path: Path,
 ) -> None:
     async with open_harness(calls_mcp_audit_database=tmp_path / "gone" / "audit.db") as harness:
@@ -104,7 +104,7 @@ async def test_changes_are_refused_and_reads_work_while_records_can_not_be_writt
         assert harness.changes == []
 
 
-async def test_a_replay_that_can_not_be_recorded_reports_the_first_outcome(
+async def test_a_replay_that_cannot_be_recorded_reports_the_first_outcome(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "log"

@@ -138,7 +138,7 @@ def new_call() -> Dialing:
 
 
 @given(pauses=st.lists(st.integers(0, 6), min_size=1), takers=st.integers(2, 5))
-def test_however_they_interleave_one_of_those_who_take_room_for_a_number_gets_it(
+def test_exactly_one_of_several_concurrent_calls_to_a_number_is_reserved(
     pauses: list[int], takers: int
 ) -> None:
     taken: list[Reservation | EarlierCalls] = []
@@ -176,7 +176,7 @@ async def test_a_store_that_fails_before_sending_is_reported_as_nothing_sent() -
     await storage.aclose()
 
 
-async def test_accounts_that_share_a_store_are_counted_apart() -> None:
+async def test_accounts_that_share_a_store_are_counted_separately() -> None:
     caps = replace(CAPS, calls_per_minute=1, in_flight=1)
     storage = SqliteStorage(None, StorageOptions())
     for sid in (ACCOUNT, OTHER):
@@ -188,7 +188,7 @@ async def test_accounts_that_share_a_store_are_counted_apart() -> None:
 
 
 @pytest.mark.parametrize(("deadline", "seconds"), [(30, 600), (3600, 3660)])
-async def test_a_call_is_known_to_be_sent_for_longer_than_placing_it_may_take(
+async def test_the_mark_of_a_sent_call_outlasts_the_time_to_place_it(
     deadline: float, seconds: float
 ) -> None:
     storage = SqliteStorage(None, StorageOptions(clock=ManualClock(0)))
@@ -198,7 +198,7 @@ async def test_a_call_is_known_to_be_sent_for_longer_than_placing_it_may_take(
     await storage.aclose()
 
 
-async def test_a_call_is_known_to_be_placed_for_longer_than_placing_another_may_take(
+async def test_the_record_of_a_placed_call_outlasts_the_time_to_place_another(
     tmp_path: Path,
 ) -> None:
     url, clock = f"sqlite:///{tmp_path / 'state.db'}", ManualClock(1_700_000_000)
@@ -215,7 +215,7 @@ async def test_a_call_is_known_to_be_placed_for_longer_than_placing_another_may_
     assert left == 3660
 
 
-async def test_a_call_that_was_not_placed_does_not_count_as_one(tmp_path: Path) -> None:
+async def test_a_call_that_was_not_placed_does_not_count_as_recent(tmp_path: Path) -> None:
     async with capped(tmp_path) as (_, agent):
         rejected = await agent.confirm("create_call", **placing(to=REJECTED))
         asked = await agent.call("create_call", **placing(to=REJECTED))
@@ -243,7 +243,7 @@ async def test_a_call_that_is_confirmed_again_restarts_the_interval(tmp_path: Pa
 
 
 @pytest.mark.requirement("37")
-async def test_a_confirmation_from_before_a_call_rings_the_same_number_no_second_time(
+async def test_a_confirmation_from_before_a_call_does_not_ring_the_same_number_again(
     tmp_path: Path,
 ) -> None:
     async with capped(tmp_path) as (harness, agent):
@@ -327,7 +327,7 @@ async def test_a_limit_reached_after_the_confirmation_is_refused_with_a_hint(
     assert TALKS_FOR_AN_HOUR not in refused["error"]["message"]
 
 
-async def test_a_short_limit_hides_no_longer_one(tmp_path: Path) -> None:
+async def test_a_reached_short_limit_does_not_hide_a_longer_one(tmp_path: Path) -> None:
     caps = "same_number_seconds = 0\ncalls_per_minute = 1\nprincipal.calls_per_day = 1"
     async with capped(tmp_path, caps, confirm="none") as (_, agent):
         await agent.call("create_call", **placing())
@@ -336,7 +336,7 @@ async def test_a_short_limit_hides_no_longer_one(tmp_path: Path) -> None:
     assert "Wait 24 h." in refused["error"]["hint"]
 
 
-async def test_of_many_confirmations_that_knew_of_the_same_call_one_is_valid(
+async def test_only_one_of_many_confirmations_that_knew_of_the_same_call_is_valid(
     tmp_path: Path,
 ) -> None:
     outcomes: list[str] = []
@@ -487,7 +487,7 @@ async def test_another_spelling_of_a_number_is_the_same_number(
     assert "was placed recently" in asked["confirmation"]["preview"]
 
 
-async def test_a_call_whose_server_was_not_heard_of_since_it_sent_it_is_held(
+async def test_a_call_that_another_server_is_still_sending_needs_a_confirmation(
     tmp_path: Path,
 ) -> None:
     url = f"sqlite:///{tmp_path / 'state.db'}"

@@ -211,7 +211,7 @@ async def test_the_first_of_two_decisions_counts(tmp_path: Path) -> None:
         assert standing["decided_by"] == next(each.decision.by for each in decided if each)
 
 
-async def test_a_decision_that_can_not_be_stored_is_recorded_as_void(tmp_path: Path) -> None:
+async def test_a_decision_that_cannot_be_stored_is_recorded_as_void(tmp_path: Path) -> None:
     async with scene(tmp_path) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
         filed = await here.waiting()
@@ -386,7 +386,7 @@ async def test_neither_a_token_nor_a_user_can_replace_the_operator(tmp_path: Pat
     assert here.harness.changes == []
 
 
-async def test_the_operator_approves_if_the_client_can_not_ask_its_user(tmp_path: Path) -> None:
+async def test_the_operator_approves_if_the_client_cannot_ask_its_user(tmp_path: Path) -> None:
     user = User(decline)
     async with scene(tmp_path, 'place = "require_human"') as here:
         async with here.harness.connect("auto", user) as agent:
@@ -399,7 +399,7 @@ async def test_the_operator_approves_if_the_client_can_not_ask_its_user(tmp_path
 
 
 @pytest.mark.parametrize("rule", ["operator", "require_human"])
-async def test_a_store_in_memory_can_not_have_approval_requests(rule: str, tmp_path: Path) -> None:
+async def test_a_store_in_memory_cannot_have_approval_requests(rule: str, tmp_path: Path) -> None:
     file = policy(tmp_path, f'[confirm]\nplace = "{rule}"\n')
     async with open_harness(calls_mcp_policy=file) as harness, harness.connect() as agent:
         refused = await agent.call("create_call", **placing())

@@ -92,7 +92,7 @@ async def test_a_text_to_speak_is_shown_once_and_without_twiml(harness: Harness)
     assert "Response" not in text
 
 
-async def test_the_preview_tells_the_limits_of_the_policy_from_those_of_the_caller(
+async def test_the_preview_distinguishes_the_limits_of_the_policy_from_those_of_the_caller(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "policy.toml"
@@ -339,7 +339,7 @@ async def test_calls_mcp_confirm_decides_which_changes_need_a_confirmation(
 @pytest.mark.parametrize(
     "field", ["caller_name", "forwarded_from", "from", "to", "answered_by", "status", "direction"]
 )
-async def test_a_stranger_can_not_inject_lines_into_a_preview(field: str) -> None:
+async def test_a_stranger_cannot_inject_lines_into_a_preview(field: str) -> None:
     told = [call(**{"status": "in-progress"} | {field: text}) for text in TEXTS.values()]
     script = [answer(200, each) for each in told]
     async with scripted(*script, calls_mcp_confirm="all") as (_, agent):

@@ -144,7 +144,7 @@ def test_each_element_that_does_something_has_words() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
-def test_what_is_said_can_not_look_like_a_sentence_of_the_server(text: str) -> None:
+def test_what_is_said_cannot_look_like_a_sentence_of_the_server(text: str) -> None:
     told = f"{text} FORGED"
     words = " ".join(in_words(f"<Response><Say>{escape(told)}</Say></Response>"))
     assert "FORGED" in words

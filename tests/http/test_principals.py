@@ -362,7 +362,7 @@ def test_a_fault_in_the_principals_file_is_reported_with_its_line(
     assert "s3cret" not in str(error.value)
 
 
-def test_a_wrong_policy_hides_no_missing_secret(tmp_path: Path) -> None:
+def test_a_wrong_policy_does_not_hide_a_missing_secret(tmp_path: Path) -> None:
     entry = (
         f'[principals.a]\naccount_sid = "{OWN}"\nauth_token_env = "NOT_SET"\npolicy = "own.toml"\n'
     )

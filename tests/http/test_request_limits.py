@@ -1,4 +1,4 @@
-"""Limits of requests, streams, headers, bodies and time, and their responses."""
+"""Limits on requests, streams, headers, bodies and time, and their responses."""
 
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable

@@ -102,7 +102,7 @@ async def connected(
 @RAW
 @pytest.mark.requirement("04")
 @pytest.mark.parametrize(("transport", "era", "kind"), KINDS)
-async def test_a_client_that_can_not_ask_gets_a_token_and_is_not_asked_again(
+async def test_a_client_that_cannot_ask_gets_a_token_and_is_not_asked_again(
     transport: Transport, era: Era, kind: str
 ) -> None:
     client = Broken(kind)
@@ -254,7 +254,7 @@ async def test_another_client_of_the_server_is_still_asked(harness: Harness) -> 
 
 
 @pytest.mark.parametrize("kind", UNANSWERED)
-async def test_a_client_that_can_not_open_the_approval_page_is_asked_once(
+async def test_a_client_that_cannot_open_the_approval_page_is_asked_once(
     kind: str, tmp_path: Path
 ) -> None:
     terms: dict[str, Any] = {

@@ -111,7 +111,7 @@ async def test_the_page_requests_no_domain_and_no_permission(harness: Harness, e
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("stateless", [False, True])
-async def test_over_http_a_client_is_known_to_show_it_as_long_as_it_is_known(
+async def test_over_http_support_for_the_page_is_known_as_long_as_the_client(
     era: Era, *, stateless: bool
 ) -> None:
     async with (
@@ -141,7 +141,7 @@ async def test_a_read_only_server_has_it_too() -> None:
     assert {tool.name for tool in tools if tool.meta} == {"fetch_call", "list_calls"}
 
 
-async def test_it_is_one_file_that_names_no_address_and_nothing_to_be_loaded() -> None:
+async def test_it_is_one_file_that_loads_nothing_and_names_no_address() -> None:
     text = app.contents().text
     assert not re.search(r"https?:|//\w|url\(|@import|\bsrc=|\bhref=|\bon\w+=", text)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b", text)

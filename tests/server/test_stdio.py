@@ -122,7 +122,7 @@ def asked_by_form() -> Generator[tuple[Wire, Any]]:
         {"error": {"code": -32601, "message": "Method not found"}},
     ],
 )
-def test_an_older_client_that_can_not_ask_gets_a_token_and_is_not_asked_again(
+def test_an_older_client_that_cannot_ask_gets_a_token_and_is_not_asked_again(
     answer: dict[str, Any],
 ) -> None:
     with asked_by_form() as (wire, question):
@@ -135,7 +135,7 @@ def test_an_older_client_that_can_not_ask_gets_a_token_and_is_not_asked_again(
         assert told["result"]["structuredContent"]["outcome"] == "confirmation_required"
 
 
-def test_a_2026_client_that_can_not_ask_gets_a_token_and_is_not_asked_again() -> None:
+def test_a_2026_client_that_cannot_ask_gets_a_token_and_is_not_asked_again() -> None:
     asking: dict[str, Any] = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}}
     call: dict[str, Any] = {"name": "create_call", "arguments": placing(to=NEVER_CALLED)}
     with running() as wire:

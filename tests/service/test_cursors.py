@@ -81,7 +81,7 @@ def resumed(**arguments: object) -> tuple[Arguments, Bounds, Position]:
 # Content
 
 
-async def test_a_cursor_alone_goes_on_with_the_same_filters(filled: Harness) -> None:
+async def test_a_cursor_alone_continues_with_the_same_filters(filled: Harness) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", status="completed", to=OURS, limit=3)
         second = await agent.call("list_calls", cursor=first["next_cursor"])
@@ -189,7 +189,7 @@ async def test_a_cursor_of_other_credentials_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", " "])
-async def test_a_wrong_argument_hides_no_wrong_cursor(filled: Harness, cursor: str) -> None:
+async def test_a_wrong_argument_does_not_hide_a_wrong_cursor(filled: Harness, cursor: str) -> None:
     async with filled.connect() as agent:
         outcome = await agent.call("list_calls", limit=0, cursor=cursor)
     assert sorted(faults(outcome)) == ["/cursor", "/limit"]

@@ -205,7 +205,7 @@ async def test_new_calls_between_two_pages_cause_no_gap_and_no_repetition(
     assert visited == before
 
 
-async def test_many_new_calls_between_two_pages_hide_no_call() -> None:
+async def test_many_new_calls_between_two_pages_do_not_hide_a_call() -> None:
     async with filled(30) as (harness, agent):
         before = sids(harness)
         first = await agent.call("list_calls", limit=6, page_size=10)
@@ -215,7 +215,7 @@ async def test_many_new_calls_between_two_pages_hide_no_call() -> None:
     assert {*before} <= {*listed(first), *listed(rest)}
 
 
-async def test_a_call_deleted_between_two_pages_hides_no_other() -> None:
+async def test_a_call_deleted_between_two_pages_does_not_hide_another() -> None:
     async with filled(30) as (harness, agent):
         before = sids(harness)
         first = await agent.call("list_calls", limit=6, page_size=10)

@@ -155,7 +155,7 @@ async def test_a_subscription_outlasts_a_failure_of_the_api(era: Era, harness: H
         ("calls://calls", "Unknown resource"),
     ],
 )
-async def test_a_missing_call_can_not_be_watched(
+async def test_a_missing_call_cannot_be_watched(
     harness: Harness, era: Era, uri: str, complaint: str
 ) -> None:
     async with in_memory(harness)(era, None) as client:

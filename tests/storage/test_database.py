@@ -33,7 +33,7 @@ from . import processes
 
 pytestmark = pytest.mark.anyio
 
-FIRST_EDITION = Path(__file__).with_name("first_edition")
+EARLIER_VERSIONS = Path(__file__).with_name("earlier_versions")
 THEN = 1893456000.0  # when those files were written
 BINDING = Binding("create_call", "digest", "ann")
 
@@ -61,15 +61,15 @@ def notes(database: Database) -> list[object]:
     return [key for (key,) in database.read("SELECT key FROM notes ORDER BY key")]
 
 
-def write_as_first_edition(version: int, file: Path) -> None:
+def write_as_earlier_version(version: int, file: Path) -> None:
     with closing(sqlite3.connect(file)) as old:
-        old.executescript((FIRST_EDITION / f"{version}.sql").read_text("utf-8"))
+        old.executescript((EARLIER_VERSIONS / f"{version}.sql").read_text("utf-8"))
         assert old.execute("PRAGMA user_version").fetchone() == (version,)
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-async def test_confirmations_of_the_first_edition_still_work(version: int, file: Path) -> None:
-    write_as_first_edition(version, file)
+async def test_confirmations_of_an_earlier_version_still_work(version: int, file: Path) -> None:
+    write_as_earlier_version(version, file)
     clock = ManualClock(THEN)
     async with open_storage(f"sqlite:///{file}", StorageOptions(clock=clock)) as storage:
         expected = PendingConfirmation(BINDING, "queued", THEN + 300)
@@ -83,8 +83,8 @@ async def test_confirmations_of_the_first_edition_still_work(version: int, file:
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-async def test_counts_of_the_first_edition_still_count(version: int, file: Path) -> None:
-    write_as_first_edition(version, file)
+async def test_counts_of_an_earlier_version_still_count(version: int, file: Path) -> None:
+    write_as_earlier_version(version, file)
     with closing(sqlite3.connect(file)) as old, old:
         parties = 'under_way/["AC0", "+1/2", "+3"]'
         insert = "INSERT INTO entries VALUES (?, ?, ?, ?)"
@@ -112,10 +112,10 @@ async def test_counts_of_the_first_edition_still_count(version: int, file: Path)
 
 
 @pytest.mark.parametrize("version", [2, 3])
-async def test_approval_requests_of_the_first_edition_can_be_decided(
+async def test_approval_requests_of_an_earlier_version_can_be_decided(
     version: int, file: Path
 ) -> None:
-    write_as_first_edition(version, file)
+    write_as_earlier_version(version, file)
     clock = ManualClock(THEN)
     async with open_storage(f"sqlite:///{file}", StorageOptions(clock=clock)) as storage:
         (request,) = (await storage.pending_requests(9)).requests
@@ -179,7 +179,7 @@ def write_pair(name: str, db: sqlite3.Connection) -> None:
 def test_concurrent_processes_migrate_and_write_without_losing_data(
     file: Path, database: Database
 ) -> None:
-    write_as_first_edition(1, file)
+    write_as_earlier_version(1, file)
     processes.run_in_each(write_pairs, file, 25)
     assert len(notes(database)) == processes.COUNT * 2 * 25 + 1
 

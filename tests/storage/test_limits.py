@@ -234,7 +234,7 @@ async def test_a_repeated_redis_command_counts_once(
     assert await hits(storage, [MINUTE], 3) == [""] * 3
 
 
-async def test_values_and_reservations_of_the_first_edition_in_redis_still_count(
+async def test_values_and_reservations_of_an_earlier_version_in_redis_still_count(
     redis_url: str, options: StorageOptions, clock: ManualClock
 ) -> None:
     client: Any = redis.Redis.from_url(redis_url)  # pyright: ignore[reportUnknownMemberType]

@@ -186,7 +186,7 @@ async def test_the_sandbox_has_its_own_file() -> None:
 
 
 @pytest.mark.parametrize("folder", ["file/calls-mcp", "~/.local/state"])
-async def test_a_default_that_can_not_be_written_refuses_changes_and_not_reads(
+async def test_a_default_that_cannot_be_written_refuses_changes_and_not_reads(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("", "utf-8")

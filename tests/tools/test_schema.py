@@ -180,7 +180,7 @@ async def listed(agent: Agent) -> list[dict[str, object]]:
 
 @pytest.mark.requirement("14")
 @pytest.mark.anyio
-async def test_the_list_is_the_same_for_every_client_and_era_before_and_after_calls(
+async def test_the_tools_are_the_same_for_every_client_and_protocol_version(
     harness: Harness,
 ) -> None:
     lists: list[list[dict[str, object]]] = []

@@ -65,13 +65,13 @@ def test_a_call_to_a_phone_number_needs_a_phone_number_as_caller_id(
         ("sip:bob smith@example.com", "client:bob@example.com", "SIP address"),
     ],
 )
-def test_a_wrong_callee_hides_no_wrong_caller_id(to: object, sender: str, kind: str) -> None:
+def test_a_wrong_callee_does_not_hide_a_wrong_caller_id(to: object, sender: str, kind: str) -> None:
     told = faults("create_call", placing(**{"to": to, "from": sender}))
     assert [*told] == ["to", "from"]
     assert told["from"].expected.endswith(f", because to is a {kind}")
 
 
-def test_an_invisible_character_hides_no_other_fault_of_its_argument() -> None:
+def test_an_invisible_character_does_not_hide_another_fault_of_its_argument() -> None:
     told = faults("create_call", placing(**{"from": "client:bob\u202e"}))
     assert told["from"].expected == (
         "a phone number, because to is a phone number, without invisible characters (found U+202E)"
@@ -104,7 +104,7 @@ def test_a_sip_address_can_be_called_by_a_user_name_or_a_number(to: str, sender:
         ("sip:@example.com", None),
     ],
 )
-def test_a_sip_address_cant_be_called_by_an_address_and_the_user_name_is_suggested(
+def test_a_sip_address_cannot_be_called_by_an_address_and_the_user_name_is_suggested(
     to: str, sender: str, meant: str | None
 ) -> None:
     told = faults("create_call", placing(**{"to": to, "from": sender}))
@@ -139,7 +139,9 @@ def test_calls_can_be_listed_by_every_address_that_a_result_can_show(
         ("x" * 513, None),
     ],
 )
-def test_what_no_result_shows_is_not_listed_by(address: str, meant: str | None) -> None:
+def test_calls_cannot_be_listed_by_an_address_that_no_result_shows(
+    address: str, meant: str | None
+) -> None:
     assert fault_of("list_calls", "from", address).did_you_mean == meant
 
 

@@ -451,7 +451,7 @@ async def test_a_compressed_body_is_decompressed() -> None:
 
 
 @pytest.mark.parametrize("body", [b"no gzip", PACKED[:-10]], ids=["another", "broken off"])
-async def test_a_body_that_can_not_be_decompressed_is_an_error(body: bytes) -> None:
+async def test_a_body_that_cannot_be_decompressed_is_an_error(body: bytes) -> None:
     broken = answer(200, body, headers={"Content-Encoding": "gzip"})
     async with scripted(broken, deadline=1.5) as (_, agent):
         error = await error_of(agent, FETCH)

@@ -203,7 +203,7 @@ async def test_each_error_has_the_documented_code_and_places_no_call(
 
 
 @pytest.mark.parametrize("from_", ["sip:kate@example.com", "kate@example.com", "client:a@b"])
-async def test_a_sip_address_cant_be_called_from_an_address(api: ApiClient, from_: str) -> None:
+async def test_a_sip_address_cannot_be_called_from_an_address(api: ApiClient, from_: str) -> None:
     assert_refused(await api.post({"To": "sip:bob@example.com", "From": from_}), 400, 21212)
 
 

@@ -67,7 +67,9 @@ def test_the_other_party_hangs_up_at_a_time(application: Application) -> None:
         assert phone.record(sid)["duration"] == "7"
 
 
-def test_who_talks_for_a_time_leaves_the_instructions(application: Application) -> None:
+def test_a_callee_who_talks_for_a_time_hangs_up_during_the_instructions(
+    application: Application,
+) -> None:
     with switched_on(application, {CALLEE: Script(talk_for=4)}) as phone:
         sid = phone.call('<Pause length="60"/><Say>Too late.</Say>')
         phone.advance(100)

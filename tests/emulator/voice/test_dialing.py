@@ -156,7 +156,7 @@ def test_dial_without_anyone_is_skipped(phone: Phone) -> None:
         ("<Client>alice</Client>", "client:bob", "client:bob"),
     ],
 )
-def test_the_caller_id_of_the_dialed_call(
+def test_a_dialed_call_has_the_caller_id_that_dial_gives(
     phone: Phone, application: Application, content: str, caller_id: str, expected: str
 ) -> None:
     sid, _ = dialed(phone, application, content, f'callerId="{caller_id}"')
@@ -203,7 +203,7 @@ def test_the_talk_is_recorded(
     assert ("RecordingUrl" in done) == (channels is not None)
 
 
-def test_status_callbacks_of_dialed_calls(phone: Phone, application: Application) -> None:
+def test_the_events_of_a_dialed_call_are_reported(phone: Phone, application: Application) -> None:
     events = "initiated ringing answered completed"
     noun = f'<Number statusCallback="../status" statusCallbackEvent="{events}">{ALICE}</Number>'
     sid = phone.call(Url=application.says("/voice/start", f"<Dial>{noun}</Dial>"))
@@ -326,7 +326,7 @@ def test_end_conference_on_exit_ends_it_for_all(phone: Phone, application: Appli
     assert [each["DialCallStatus"] for each in left] == ["answered"]
 
 
-def test_a_full_conference_takes_nobody_else(phone: Phone, application: Application) -> None:
+def test_a_full_conference_accepts_nobody_else(phone: Phone, application: Application) -> None:
     for _ in range(2):
         joined(phone, application, 'maxParticipants="2"')
     third = joined(phone, application, 'maxParticipants="2"')
@@ -373,7 +373,7 @@ def test_the_first_call_in_a_queue_is_served(phone: Phone, application: Applicat
     assert wait.parameters["QueueSid"] == left.form["QueueSid"]
 
 
-def test_who_serves_learns_that_the_queued_call_has_ended(
+def test_the_agent_learns_that_the_queued_call_has_ended(
     phone: Phone, application: Application
 ) -> None:
     serve = '<Dial action="/served"><Queue>support</Queue></Dial>'
@@ -436,7 +436,7 @@ def test_keys_in_the_queue_can_leave_it(phone: Phone, application: Application) 
     assert "Bye." in phone.heard(sid)
 
 
-def test_a_full_queue_takes_nobody_else(phone: Phone, application: Application) -> None:
+def test_a_full_queue_accepts_nobody_else(phone: Phone, application: Application) -> None:
     queued(phone, application, 'maxQueueSize="1"')
     queued(phone, application, 'maxQueueSize="1"')
     (left,) = application.requests("/left")
@@ -473,7 +473,7 @@ def test_a_caller_who_hangs_up_in_the_queue_makes_room_and_is_reported(
     assert [each.form["QueueResult"] for each in application.requests("/left")] == ["hangup"]
 
 
-def test_the_action_of_dial_is_told_when_the_caller_hangs_up(
+def test_the_action_of_dial_is_requested_when_the_caller_hangs_up(
     phone: Phone, application: Application
 ) -> None:
     def done(_: Asked) -> Page:

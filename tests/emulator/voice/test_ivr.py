@@ -76,7 +76,7 @@ def numbers() -> dict[str, Script]:
     }
 
 
-def test_all_paths_on_a_stopped_clock(url: str) -> None:
+def test_all_paths_work_on_a_stopped_clock(url: str) -> None:
     with switched_on(Application(url), numbers()) as phone:
         sids = [phone.call(to=number, Url=url) for number in numbers()]
         phone.advance(300)
@@ -87,7 +87,7 @@ def test_all_paths_on_a_stopped_clock(url: str) -> None:
         assert expected in text, keys
 
 
-def test_a_path_in_real_time(url: str, receiver: Receiver) -> None:
+def test_a_path_works_in_real_time(url: str, receiver: Receiver) -> None:
     script = Script(answer_after=0, reactions=(Reaction(hears="for English", after=0, press="9"),))
     emulator = Emulator(scenario=Scenario({CALLEE: script}), calls_per_second=100)
     with running(emulator) as api, client(api) as http:

@@ -153,7 +153,7 @@ def test_both_records_of_a_call_between_own_numbers_end_together(
     assert durations == [talk_for or 60] * 2
 
 
-def test_what_was_to_happen_after_the_end_of_a_call_does_not(phone: Phone) -> None:
+def test_what_was_scheduled_does_not_happen_after_the_end_of_a_call(phone: Phone) -> None:
     sid = phone.call("<Pause length='9'/>")
     phone.advance(5)
     phone.api.press(sid, "WWWW1")

@@ -61,7 +61,7 @@ def test_a_number_without_instructions_cannot_be_called_from_outside(phone: Phon
         f"<Dial>{OWN}</Dial>",
     ],
 )
-def test_calls_end_although_the_emulator_restarts(
+def test_calls_end_even_if_the_emulator_restarts(
     application: Application, database: str, verbs: str
 ) -> None:
     clock = ManualClock()
@@ -78,7 +78,7 @@ def test_calls_end_although_the_emulator_restarts(
         assert [call for call in phone.api.calls if call.live] == []
 
 
-def test_a_ringing_call_from_outside_ends_although_the_emulator_restarts(
+def test_a_ringing_call_from_outside_ends_even_if_the_emulator_restarts(
     application: Application, database: str
 ) -> None:
     clock = ManualClock()

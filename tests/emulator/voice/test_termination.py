@@ -157,7 +157,7 @@ def test_all_calls_end_whatever_their_instructions_are(
         '<Gather actionOnEmptyResult="true" timeout="0"/>',
     ],
 )
-def test_calls_end_that_dial_or_redirect_themselves(looping: Phone, verbs: str) -> None:
+def test_calls_that_dial_or_redirect_themselves_end(looping: Phone, verbs: str) -> None:
     looping.api.reset()
     looping.application.says("/first", verbs)
     looping.application.says("/second", f"<Dial>{FIRST}</Dial><Redirect/>")

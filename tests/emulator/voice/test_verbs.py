@@ -174,7 +174,7 @@ def test_keys_that_are_pressed_before_gather_are_lost(
 # Record
 
 
-def test_record_ends_after_silence_and_tells_its_action_and_callback(
+def test_record_ends_after_silence_and_requests_its_action_and_callback(
     phone: Phone, application: Application
 ) -> None:
     verb = '<Record action="/saved" timeout="3" recordingStatusCallback="/recorded"/>'
@@ -209,7 +209,7 @@ def test_a_key_or_the_maximum_length_ends_a_recording(
     assert saved.form["Digits"] == digits
 
 
-def test_silence_is_no_recording(phone: Phone, application: Application) -> None:
+def test_silence_is_not_recorded(phone: Phone, application: Application) -> None:
     sid = phone.call(Url=application.says("/start", '<Record action="/saved"/><Say>Bye</Say>'))
     phone.advance(60)
     assert phone.heard(sid) == ["Bye"]
@@ -284,7 +284,7 @@ def test_redirects_that_take_no_time_end(
     assert len(application.asked) <= 100
 
 
-def test_refer_tells_its_action(phone: Phone, application: Application) -> None:
+def test_refer_requests_its_action(phone: Phone, application: Application) -> None:
     refer = '<Refer action="/referred"><Sip>sip:a@example.com</Sip></Refer>'
     application.says("/referred", "<Say>Done.</Say>")
     sid = phone.call(Url=application.says("/start", refer))

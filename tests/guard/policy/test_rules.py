@@ -59,7 +59,7 @@ def test_keys_missing_from_a_file_have_the_shipped_values(toml: Path) -> None:
     )
 
 
-def test_a_country_has_the_general_hours_but_for_the_keys_it_sets(toml: Path) -> None:
+def test_a_country_has_the_general_hours_except_for_the_keys_it_sets(toml: Path) -> None:
     text = """\
 [hours]
 daily = "08:00-20:00"
@@ -94,7 +94,7 @@ def test_the_shipped_file_can_be_copied_and_used(toml: Path) -> None:
     assert load_policy(toml) == SHIPPED
 
 
-def test_a_wrong_key_hides_no_unreadable_list(toml: Path) -> None:
+def test_a_wrong_key_does_not_hide_an_unreadable_list(toml: Path) -> None:
     (toml.parent / "deny.txt").write_text("+49 30 12345678\nBerlin\n", "utf-8")
     text = "[destinations]\nallow_file = 'allow.txt'\ndeny_file = 'deny.txt'\n[caps]\nrecord = 1\n"
     toml.write_text(text, "utf-8")
