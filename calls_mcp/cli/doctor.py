@@ -7,7 +7,10 @@ from dataclasses import asdict, replace
 import anyio
 
 from calls_mcp.cli.doctor_checks import Finding, Level
-from calls_mcp.cli.doctor_checks.environment import (
+from calls_mcp.cli.doctor_checks.guard import check_policy, check_state_and_audit, check_webhook
+from calls_mcp.cli.doctor_checks.http_server import check_http
+from calls_mcp.cli.doctor_checks.twilio_api import check_api
+from calls_mcp.cli.doctor_checks.variables import (
     PLACEHOLDERS,
     check_settings,
     check_telemetry,
@@ -16,9 +19,6 @@ from calls_mcp.cli.doctor_checks.environment import (
     placeholders,
     secrets_in,
 )
-from calls_mcp.cli.doctor_checks.guard import check_policy, check_state_and_audit, check_webhook
-from calls_mcp.cli.doctor_checks.http_server import check_http
-from calls_mcp.cli.doctor_checks.twilio_api import check_api
 from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import Color, painted, say, show_json
 from calls_mcp.errors import ConfigurationError

@@ -4,15 +4,15 @@ It implements the API on its own and shares no code with the rest of calls-mcp, 
 against it can find mistakes.
 """
 
-from calls_mcp.emulator.account import DEFAULT_ACCOUNT, Account
 from calls_mcp.emulator.api.middleware import Fault, LoggedRequest
+from calls_mcp.emulator.api_errors import StartError
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.clock import Clock, ManualClock, accelerated
-from calls_mcp.emulator.emulator import OWN_NUMBERS, Emulator
-from calls_mcp.emulator.errors import StartError
+from calls_mcp.emulator.credentials import DEFAULT_ACCOUNT, Account
 from calls_mcp.emulator.history import past_calls
 from calls_mcp.emulator.scenario import SCRIPTS, Scenario, Script
+from calls_mcp.emulator.server import OWN_NUMBERS, Emulator
 
 __all__ = [
     "DEFAULT_ACCOUNT",

@@ -10,12 +10,12 @@ from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Protocol
 
-from calls_mcp.emulator import callbacks, recordings, transcripts
+from calls_mcp.emulator import callbacks, recording_store, transcripts
 from calls_mcp.emulator.call_lifecycle import Call, CallEvent, advanced, due
 from calls_mcp.emulator.callbacks import CallbackQueue, event_callbacks
 from calls_mcp.emulator.clock import Clock
-from calls_mcp.emulator.database import Anchor, Database, Filter, Page, Value, read_page
-from calls_mcp.emulator.recordings import RecordingOptions, Recordings
+from calls_mcp.emulator.recording_store import RecordingOptions, Recordings
+from calls_mcp.emulator.tables import Anchor, Database, Filter, Page, Value, read_page
 from calls_mcp.emulator.transcripts import Transcripts
 
 _BATCH = 1000  # calls
@@ -78,7 +78,7 @@ class CallStore:
         schema = (
             *_SCHEMA,
             *callbacks.SCHEMA,
-            *recordings.SCHEMA,
+            *recording_store.SCHEMA,
             *transcripts.SCHEMA,
         )
         self._database = Database(database, clock, schema, self._advance)

@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from calls_mcp.emulator.addresses import is_address, is_phone_number
-from calls_mcp.emulator.errors import StartError, describe, invalid
+from calls_mcp.emulator.api_errors import StartError, describe, invalid
 
 NEVER = float("inf")
 DEFAULT_TALK = 20  # seconds, if nothing else ends a call

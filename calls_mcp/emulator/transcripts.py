@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from calls_mcp.emulator.database import Database
+from calls_mcp.emulator.tables import Database
 
 LONGEST = 1000  # entries of one call
 _SPEECH = ("said", "spoke")

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urldefrag, urlencode, urlsplit
 import httpx
 from httpx import Cookies
 
-from calls_mcp.emulator.account import Account
+from calls_mcp.emulator.credentials import Account
 
 TOTAL_SECONDS = 15  # for all attempts of a request
 LONGEST_BODY = 65_537  # bytes of a response that are kept, one more than TwiML can have

@@ -36,7 +36,7 @@ from calls_mcp.tools.outcome import Approval, Outcome
 from calls_mcp.tools.schema import input_schema, output_schema
 
 if TYPE_CHECKING:
-    from calls_mcp.server.completion import Completions
+    from calls_mcp.server.argument_completion import Completions
     from calls_mcp.server.prompts import Prompts
     from calls_mcp.server.resources import Resources
     from calls_mcp.server.subscriptions import Subscriptions
@@ -245,12 +245,12 @@ class _Other:
 
 def _load(permissions: Permissions) -> _Other:
     """Import what clients that only use tools do not need, at the first such request."""
-    from calls_mcp.server import completion, prompts, resources, subscriptions  # noqa: PLC0415
+    from calls_mcp.server import argument_completion, prompts, resources, subscriptions  # noqa: PLC0415
 
     served = prompts.Prompts(permissions)
     read = resources.Resources(permissions)
     watched = subscriptions.Subscriptions(permissions, read)
-    return _Other(served, read, watched, completion.Completions(permissions, served))
+    return _Other(served, read, watched, argument_completion.Completions(permissions, served))
 
 
 def _instructions(permissions: Permissions) -> str:

@@ -17,7 +17,7 @@ from anyio.from_thread import start_blocking_portal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls_mcp.cli.doctor_checks.environment import mask_url
+from calls_mcp.cli.doctor_checks.variables import mask_url
 from calls_mcp.emulator.testing import RunningEmulator
 from calls_mcp.observability.redaction import MASK
 from tests.cli.test_main import run
@@ -479,7 +479,7 @@ def test_missing_libraries_are_named_with_the_command_that_installs_them(
 ) -> None:
     assert examined(CALLS_MCP_TELEMETRY="otlp")[1]["telemetry"]["level"] == "note"
     absent: dict[str, object] = {}
-    monkeypatch.setattr("calls_mcp.cli.doctor_checks.environment.find_spec", absent.get)
+    monkeypatch.setattr("calls_mcp.cli.doctor_checks.variables.find_spec", absent.get)
     status, found = examined(CALLS_MCP_TELEMETRY="otlp")
     assert status == 2
     assert found["telemetry"]["remedy"] == (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from calls_mcp.emulator.voice.twiml import ELEMENTS
+from calls_mcp.emulator.voice.twiml_elements import ELEMENTS
 from calls_mcp.settings import Settings
 from calls_mcp.tools.catalog import CONFIG, Operation, Parameter, load_operations
 from calls_mcp.tools.reference import describe_rule

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from calls_mcp.audit import audit_path, obstacle
 from calls_mcp.cli.doctor_checks import Finding
-from calls_mcp.cli.doctor_checks.environment import mask_url
+from calls_mcp.cli.doctor_checks.variables import mask_url
 from calls_mcp.errors import ConfigurationError, StoreUnavailable
 from calls_mcp.guard.policy import Policy, load_policy, summary
 from calls_mcp.observability.redaction import one_line

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from calls_mcp.cli.doctor_checks import Finding
-from calls_mcp.cli.doctor_checks.environment import mask_url
+from calls_mcp.cli.doctor_checks.variables import mask_url
 from calls_mcp.errors import ConfigurationError, InvocationError
 from calls_mcp.settings import Access
 from calls_mcp.tools.catalog import load_operations

@@ -8,14 +8,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from calls_mcp.emulator.account import API_VERSION, Account
 from calls_mcp.emulator.addresses import formatted, number_sid
 from calls_mcp.emulator.api import parameters
 from calls_mcp.emulator.api.endpoints import account_route, query_pairs, route
 from calls_mcp.emulator.api.lists import Listing, ListQuery, Resource
-from calls_mcp.emulator.database import Anchor, Item, Page
-from calls_mcp.emulator.errors import not_found
+from calls_mcp.emulator.api_errors import not_found
+from calls_mcp.emulator.credentials import API_VERSION, Account
 from calls_mcp.emulator.scenario import Scenario, Script
+from calls_mcp.emulator.tables import Anchor, Item, Page
 
 _ACCOUNTS = Listing(
     name="accounts",

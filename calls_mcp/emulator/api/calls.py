@@ -10,7 +10,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from calls_mcp.emulator import call_lifecycle
-from calls_mcp.emulator.account import API_VERSION, Account
 from calls_mcp.emulator.addresses import (
     formatted,
     in_e164,
@@ -22,13 +21,14 @@ from calls_mcp.emulator.api import parameters
 from calls_mcp.emulator.api.endpoints import account_route, form_pairs, query_pairs
 from calls_mcp.emulator.api.lists import Listing, ListQuery, Resource
 from calls_mcp.emulator.api.parameters import Pairs, Values, checked
+from calls_mcp.emulator.api_errors import CALL_STATE, invalid, not_found
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.clock import rfc2822
-from calls_mcp.emulator.database import Page
-from calls_mcp.emulator.errors import CALL_STATE, invalid, not_found
-from calls_mcp.emulator.recordings import RecordingOptions
+from calls_mcp.emulator.credentials import API_VERSION, Account
+from calls_mcp.emulator.recording_store import RecordingOptions
 from calls_mcp.emulator.scenario import INVALID_FROM, Scenario, Script
+from calls_mcp.emulator.tables import Page
 from calls_mcp.emulator.voice.callee import Callee
 from calls_mcp.emulator.voice.instructions import Instructions, Method
 from calls_mcp.emulator.voice.leg import Leg

@@ -15,11 +15,11 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from calls_mcp.emulator.api.calls import price
 from calls_mcp.emulator.api.endpoints import Endpoint, refuse, route
 from calls_mcp.emulator.api.middleware import Fault, FaultInjection, RequestLog
+from calls_mcp.emulator.api_errors import ApiError, describe, invalid, not_found
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callbacks import Callback, CallbackSender
 from calls_mcp.emulator.clock import AdjustableClock, rfc2822
-from calls_mcp.emulator.errors import ApiError, describe, invalid, not_found
 from calls_mcp.emulator.scenario import ORDINARY, Keys, Reaction, Script
 from calls_mcp.emulator.transcripts import TranscriptEntry
 from calls_mcp.emulator.voice.switchboard import Switchboard

@@ -15,9 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from calls_mcp.emulator.account import API_VERSION, Account
 from calls_mcp.emulator.api.parameters import Pairs, Parameter
-from calls_mcp.emulator.errors import ApiError, invalid, not_found
+from calls_mcp.emulator.api_errors import ApiError, invalid, not_found
+from calls_mcp.emulator.credentials import API_VERSION, Account
 
 FORM = "application/x-www-form-urlencoded"
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="Twilio API"'}

@@ -13,9 +13,9 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from calls_mcp.emulator.account import basic_credentials
 from calls_mcp.emulator.api.endpoints import RequestIds, pairs
-from calls_mcp.emulator.errors import ApiError
+from calls_mcp.emulator.api_errors import ApiError
+from calls_mcp.emulator.credentials import basic_credentials
 
 MAX_REQUESTS = 10_000
 TOO_MANY_REQUESTS = 20429

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from calls_mcp.emulator.addresses import ADDRESS, PHONE
-from calls_mcp.emulator.errors import INVALID_PARAMETER, invalid
+from calls_mcp.emulator.api_errors import INVALID_PARAMETER, invalid
 
 Pairs = tuple[tuple[str, str], ...]
 Values = Mapping[str, str]

@@ -11,16 +11,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from calls_mcp.emulator.account import API_VERSION, Account
 from calls_mcp.emulator.api import parameters
 from calls_mcp.emulator.api.endpoints import account_route, form_pairs, query_pairs
 from calls_mcp.emulator.api.lists import Listing, ListQuery, Resource
 from calls_mcp.emulator.api.parameters import checked
+from calls_mcp.emulator.api_errors import CALL_STATE, invalid, not_found
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.clock import rfc2822
-from calls_mcp.emulator.database import Filter, Page
-from calls_mcp.emulator.errors import CALL_STATE, invalid, not_found
-from calls_mcp.emulator.recordings import Recording, RecordingOptions, RecordingStatus
+from calls_mcp.emulator.credentials import API_VERSION, Account
+from calls_mcp.emulator.recording_store import Recording, RecordingOptions, RecordingStatus
+from calls_mcp.emulator.tables import Filter, Page
 
 CURRENT = "Twilio.CURRENT"
 SAMPLES_PER_SECOND = 8000

@@ -23,7 +23,7 @@ from calls_mcp.emulator.voice.leg import (
 )
 from calls_mcp.emulator.voice.session import LeaveQueue, Session, Verb
 from calls_mcp.emulator.voice.switchboard import Switchboard
-from calls_mcp.emulator.voice.twiml import ELEMENTS, Element
+from calls_mcp.emulator.voice.twiml_elements import ELEMENTS, Element
 
 DIAL_TIMEOUT = 30  # seconds
 DIAL_INTERVAL = 0.1  # seconds between calls at once, so that one of them answers first

@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import urljoin, urlsplit
 
 from calls_mcp.emulator.call_store import CallStore
-from calls_mcp.emulator.voice.twiml import Element, InstructionError, parse
+from calls_mcp.emulator.voice.twiml_elements import Element, InstructionError, parse
 from calls_mcp.emulator.webhooks import Cookies, Reply, Webhooks
 
 INVALID_URL = 11100

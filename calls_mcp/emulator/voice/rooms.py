@@ -3,7 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Iterator
 
-from calls_mcp.emulator.voice.twiml import Element
+from calls_mcp.emulator.voice.twiml_elements import Element
 
 LARGEST_CONFERENCE = 250  # participants
 

@@ -9,11 +9,11 @@ from itertools import count
 
 from calls_mcp.emulator import call_lifecycle
 from calls_mcp.emulator.addresses import is_address
+from calls_mcp.emulator.api_errors import CALL_STATE, ApiError, invalid
 from calls_mcp.emulator.call_lifecycle import Call, Status, new_sid, planned
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callbacks import call_parameters
-from calls_mcp.emulator.errors import CALL_STATE, ApiError, invalid
-from calls_mcp.emulator.recordings import RecordingOptions, Source
+from calls_mcp.emulator.recording_store import RecordingOptions, Source
 from calls_mcp.emulator.scenario import VALID_FROM, Scenario, Script
 from calls_mcp.emulator.transcripts import LONGEST, TranscriptEntry
 from calls_mcp.emulator.voice.callee import Callee, Reaction, key_times
@@ -34,7 +34,7 @@ from calls_mcp.emulator.voice.leg import (
     Steps,
 )
 from calls_mcp.emulator.voice.rooms import Conferences, Queues
-from calls_mcp.emulator.voice.twiml import Element
+from calls_mcp.emulator.voice.twiml_elements import Element
 from calls_mcp.emulator.webhooks import Webhooks
 
 Execute = Callable[[str, Leg, "Switchboard"], Steps[None]]

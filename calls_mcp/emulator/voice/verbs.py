@@ -7,7 +7,7 @@ from calls_mcp.emulator.voice.callee import PLAY_SECONDS, keys_seconds, speech_s
 from calls_mcp.emulator.voice.instructions import Instructions
 from calls_mcp.emulator.voice.leg import FOREVER, Ended, Pressed, Redirected, Spoken, Steps
 from calls_mcp.emulator.voice.session import HangUp, Session, Verb
-from calls_mcp.emulator.voice.twiml import Element
+from calls_mcp.emulator.voice.twiml_elements import Element
 
 MOST_LOOPS = 1000
 GATHER_TIMEOUT = RECORD_TIMEOUT = 5  # seconds

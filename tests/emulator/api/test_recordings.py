@@ -10,7 +10,7 @@ from twilio.base.exceptions import TwilioException
 from twilio.rest.api.v2010.account.call.recording import RecordingContext, RecordingInstance
 
 from calls_mcp.emulator import Emulator
-from calls_mcp.emulator.recordings import RecordingOptions
+from calls_mcp.emulator.recording_store import RecordingOptions
 from tests.emulator.callback_receiver import Receiver
 from tests.emulator.sdk import SdkClient, sdk_client
 from tests.emulator.test_sdk import refused

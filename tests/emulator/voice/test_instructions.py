@@ -7,7 +7,7 @@ import pytest
 from calls_mcp.emulator import DEFAULT_ACCOUNT, Script
 
 from .phone import CALLEE, Application, Asked, Page, Phone, switched_on
-from .test_twiml import APOLOGY
+from .test_twiml_elements import APOLOGY
 
 APPLICATION_SID = f"AP{0:032}"
 

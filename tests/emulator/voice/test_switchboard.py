@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from calls_mcp.emulator import ManualClock, Script
-from calls_mcp.emulator.errors import ApiError
+from calls_mcp.emulator.api_errors import ApiError
 
 from .phone import CALLEE, Application, Page, Phone, switched_on
 

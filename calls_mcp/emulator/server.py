@@ -10,7 +10,6 @@ from typing import Self, cast
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from calls_mcp.emulator.account import DEFAULT_ACCOUNT, Account
 from calls_mcp.emulator.api.account import AccountApi
 from calls_mcp.emulator.api.calls import CallsApi
 from calls_mcp.emulator.api.control import PREFIX, ControlApi
@@ -25,6 +24,7 @@ from calls_mcp.emulator.api.recordings import RecordingsApi
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callbacks import CallbackSender
 from calls_mcp.emulator.clock import AdjustableClock, Clock, accelerated
+from calls_mcp.emulator.credentials import DEFAULT_ACCOUNT, Account
 from calls_mcp.emulator.scenario import VALID_FROM, Reaction, Scenario, Script
 from calls_mcp.emulator.voice.dialing import execute
 from calls_mcp.emulator.voice.switchboard import Switchboard

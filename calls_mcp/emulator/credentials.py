@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from calls_mcp.emulator.errors import ApiError
+from calls_mcp.emulator.api_errors import ApiError
 
 API_VERSION = "2010-04-01"
 
