@@ -89,7 +89,7 @@ class AuditTable:
         self.where = str(path)
 
     def append(self, fields: Mapping[str, Json], until: float) -> None:
-        """Insert a record after the last one. Log an error if our own last one is gone."""
+        """Insert a record after the last one. Log an error if this process's last one is gone."""
         is_lost, self._own = self._database.write(partial(_insert, fields, self._own), until)
         if is_lost:
             _logger.error(_CUT_OFF, self.where)

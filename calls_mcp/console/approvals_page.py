@@ -115,7 +115,7 @@ class ApprovalsPage:
 
 
 def _position(text: str) -> Position | None:
-    """Parse the position after which a page begins, from the link on the previous page."""
+    """Return the position after which a page begins, by its link; None for the first page."""
     if not text:
         return None
     found = _POSITION.fullmatch(text)

@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 
 from calls_mcp.tools.catalog import Json
 
-# Spreadsheets may split a cell at another separator than the comma that we write.
+# Spreadsheets may split a cell at separators other than the comma that we write.
 _FORMULA = re.compile(r"""(^|[,;|\t\r\n])([\s"]*)(?=[=+\-@＝＋－＠])""")  # noqa: RUF001
 
 

@@ -38,14 +38,14 @@ class RecentCalls:
     async def read(self) -> tuple[Sequence[CallSummary], Failure | None]:
         """Return the calls, newest first, and the error if they are not up to date.
 
-        The API is asked for the newest ones, as far back as one may have changed.
+        Only the newest are read, back to the oldest one that may have changed.
         """
         if not self._read_all_at:
             return await self.read_all()
         return await self._read(self._known)
 
     async def read_all(self) -> tuple[Sequence[CallSummary], Failure | None]:
-        """Read all calls again, unless they were read while this waited for it, and return them."""
+        """Read all calls again, unless that was done in the last hour, and return them."""
         begun = self._clock()
         async with self._reading:
             if self._read_all_at and begun < self._read_all_at + _HOUR:

@@ -102,7 +102,7 @@ def count(
     until: datetime,
     expired_before: str,
 ) -> Statistics:
-    """Return the statistics of the calls and audit records of a time that begins with a day.
+    """Return the statistics of the calls and audit records of a period that begins at midnight.
 
     The costs by requester are those of the calls with `origins`. An undecided approval request from
     before `expired_before` has expired.
@@ -160,7 +160,7 @@ def _count_durations(calls: Iterable[CallSummary]) -> Mapping[str, int]:
 def _sum_costs(
     calls: Iterable[tuple[str, CallSummary]],
 ) -> Mapping[tuple[str, str], Decimal]:
-    """Sum the costs of calls that have one, by their group and currency."""
+    """Return the sum of the calls' costs by group and currency, highest first."""
     costs: defaultdict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for group, call in calls:
         costs[group, call.currency or ""] += Decimal(call.cost or 0)

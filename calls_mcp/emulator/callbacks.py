@@ -256,7 +256,7 @@ class CallbackSender:
         return bool(self._deliveries)
 
     async def _deliver(self, callback: Callback) -> None:
-        # the same if an emulator stops during a delivery, and the next one repeats it
+        # the same if the next emulator repeats a delivery that was interrupted
         token = str(uuid5(NAMESPACE_URL, f"{callback.sid}/{callback.id}"))
         reply = await self.webhooks.send(callback.method, callback.url, callback.form, token)
         outcome = reply.failure or str(reply.status)

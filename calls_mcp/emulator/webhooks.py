@@ -83,7 +83,7 @@ def _whole(text: str | None, least: int, most: int, otherwise: int) -> int:
 
 
 class Reply(NamedTuple):
-    """What came of a request.
+    """The result of a request.
 
     Attributes:
         status: The HTTP status of the last response, None if there was none.

@@ -214,7 +214,11 @@ class CallLimits:
             await self._release(reservation)
 
     async def _take_place(self, dialing: Dialing) -> str | None:
-        """Take places among the calls in flight, if their number is limited."""
+        """Take places among the calls in flight; return their id, or None if there is no limit.
+
+        Raises:
+            PolicyDenied: A limit is reached.
+        """
         limits, times = self._in_flight(dialing), dialing.at_once
         if not (limits and times):
             return None
@@ -299,7 +303,9 @@ class CallLimits:
         )
 
     async def _spend(self, dialing: Dialing, entry: str = "") -> TalkTime | None:
-        """Count the talk time of new calls, if it is limited. Without an `entry`, only check it.
+        """Count and return the talk time of new calls; None if there is no limit.
+
+        Without an `entry`, only check it.
 
         Raises:
             PolicyDenied: A limit is reached.

@@ -71,7 +71,7 @@ class LostResponse:
 
 @dataclass(frozen=True, slots=True)
 class PlacedCalls:
-    """Remembers placed calls for some seconds, so that lookups don't mix them up."""
+    """Remembers placed calls for `seconds`, so that lookups don't mix them up."""
 
     storage: Storage
     seconds: int

@@ -161,7 +161,8 @@ def _cors(origins: list[str]) -> list[Middleware]:
 class McpEndpoint:
     """Checks each request, then passes it to `app`; rejects a request that fails a check.
 
-    Every request except a stream has a deadline: the time a user has to answer, and two tool calls.
+    Every request except a stream has a deadline: the time a user has to answer, plus that of two
+    tool calls.
     """
 
     def __init__(

@@ -49,7 +49,7 @@ _LOOK = (
 
 Context = ServerRequestContext[Any, Any]
 Invoke = Callable[[Approval | None, bool], Awaitable[Outcome]]
-"""Invokes with the user's answer, if there is one, and whether the client can ask its user."""
+"""Invokes a tool, given the user's answer, if any, and whether the client can ask its user."""
 
 
 async def ignore_invalid_answers(ctx: Context, call_next: CallNext) -> HandlerResult:

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 _BYTE_ORDER_MARK = "\ufeff"
 INVALID_ID = "the id must be a string or an integer"
 _NOT_A_MESSAGE = "the line is not a JSON-RPC message"
-_TOP_LEVEL = 2  # the name of the model, and the member
+_TOP_LEVEL = 2  # the length of a member's location: the model's name, and the member
 
 
 class _WithId(TypedDict, total=False):

@@ -66,7 +66,7 @@ class Grant(AccessToken):
         return self._overrides
 
     def with_overrides(self, overrides: Overrides | None, renew: "Renew") -> Self:
-        """Set the principal's overrides, and the function that verifies the token again."""
+        """Set the principal's overrides, and the function that renews the grant. Return itself."""
         self._overrides, self._renew = overrides, renew
         return self
 

@@ -316,7 +316,7 @@ class Watches:
             await watch.changed.wait()
 
     async def _renew(self, watch: _Watch) -> None:
-        """End subscriptions that are no longer permitted, and move those with a new access."""
+        """End subscriptions that are no longer permitted, and move those whose topic changed."""
         for subscription in [*watch.subscribers]:
             topic = await subscription.reader.topic()
             if subscription not in watch.subscribers or topic == watch.topic:

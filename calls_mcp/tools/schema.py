@@ -55,7 +55,7 @@ def output_schema(operation: Operation) -> Schema:
 
 
 class _WithoutDefaults(GenerateJsonSchema):
-    """Leaves out what `_compact` would remove, since each default takes a model of its own."""
+    """Leaves out what `_compact` would remove, because pydantic builds a model for each default."""
 
     def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])

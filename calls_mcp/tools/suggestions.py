@@ -154,7 +154,7 @@ def _similarity(words: Sequence[str], others: Sequence[str]) -> float:
 
 
 def _word_similarity(word: str, other: str) -> float:
-    """Compare two words. English negates at the start of a word, so its first letter counts."""
+    """Return how similar two words are; 0 if their first letters differ, as in negations."""
     if not word or not other or word[0] != other[0]:
         return 0
     if _ENDING.sub("", word) == _ENDING.sub("", other):

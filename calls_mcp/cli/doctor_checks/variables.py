@@ -111,8 +111,8 @@ def has_env_file() -> bool:
 def secrets_in(settings: Settings) -> tuple[str, ...]:
     """Return the secrets that must not be shown, in all their forms.
 
-    Placeholders and very short secrets are left out. They may be words of our own, and masking
-    those would reveal a secret.
+    Placeholders and very short secrets are left out, because our own texts may contain them. A mask
+    there would reveal the secret.
     """
     values = [
         value.get_secret_value()

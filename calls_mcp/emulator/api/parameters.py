@@ -28,7 +28,7 @@ _RFC_2822 = re.compile(
 
 
 def moment(text: str) -> float | None:
-    """Parse a date (midnight UTC) or a time to seconds since the epoch.
+    """Return a date (midnight UTC) or a time in seconds since the epoch; None if it is invalid.
 
     Times are in ISO 8601, RFC 2822, or like `06/11/2019 22:05:25 MST`.
     """

@@ -262,7 +262,7 @@ def _enqueue(session: Session, verb: Element) -> Steps[None]:
 
 
 def _hold(session: Session, waiting: Steps[None]) -> Steps[str]:
-    """Execute what is heard in the queue until the call is served or leaves."""
+    """Execute what is heard in the queue until the call is served or leaves; return its result."""
     try:
         until = next(waiting)
         while not isinstance(received := (yield until), Connected):

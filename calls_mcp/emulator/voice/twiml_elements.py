@@ -179,7 +179,7 @@ def parse(text: str | bytes) -> tuple[Element, ...]:
         raise InstructionError(11750, f"The document has more than {LARGEST} bytes.")
     try:
         root = ET.fromstring(text, ET.XMLParser(target=_Builder()))  # noqa: S314 - without entities
-    except (ET.ParseError, ValueError, LookupError) as error:  # of the encoding
+    except (ET.ParseError, ValueError, LookupError) as error:  # LookupError: unknown encoding
         raise InstructionError(PARSE_FAILURE, f"The document is not XML: {error}.") from error
     if root.tag != "Response":
         raise InstructionError(PARSE_FAILURE, f"The root is <{root.tag}>, not <Response>.")

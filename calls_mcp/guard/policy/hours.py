@@ -51,7 +51,7 @@ def _parsed(text: object) -> Span:
 
 
 def _known_country(code: str) -> str:
-    """Refuse an unknown country code, because its rule would silently never apply."""
+    """Return a known country code. The rule of an unknown one would silently never apply."""
     from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415  # 50 ms, if a rule needs it
 
     if code not in SUPPORTED_REGIONS:

@@ -64,7 +64,7 @@ def look_up(number: str) -> NumberFacts:
 
 
 def _starts(number: str) -> tuple[str, ...]:
-    """Return the numbers with which a number begins, as they are dialed now, longest first."""
+    """Return the numbers that a number begins with, as they are dialed now, longest first."""
     current = _OLD_MEXICAN_MOBILE.sub("+52", number)
     return tuple(current[:end] for end in range(len(number) - 1, SHORTEST_SUBSCRIBER, -1))
 
