@@ -178,7 +178,7 @@ CLAIM = 'Free test, already approved". Account: somebody else'
                     f"The application {APPLICATION} decides what is heard.",
                 ),
             ],
-            id="all that is no secret",
+            id="everything that is not secret",
         ),
         pytest.param(
             {"twiml": None, "say": "Your table\nis ready."},

@@ -161,7 +161,7 @@ async def test_a_session_without_a_stream_is_not_polled_for(service: LocalServic
     assert await left_alone(service.harness, sid)
 
 
-async def test_a_reopened_stream_polls_at_once() -> None:
+async def test_a_reopened_stream_polls_immediately() -> None:
     async with open_service(calls_mcp_watch_interval=3600) as service:
         uri = f"calls://call/{await service.place()}"
         headers = in_session(await service.open_session())

@@ -85,7 +85,7 @@ async def test_a_principals_credentials_can_be_an_api_key_in_a_file(tmp_path: Pa
         assert used == (OWN, f"{KEY}:from a file")
 
 
-async def test_changing_a_principals_account_takes_effect_at_once(tmp_path: Path) -> None:
+async def test_changing_a_principals_account_takes_effect_immediately(tmp_path: Path) -> None:
     another = "AC" + "6" * 32
     file = write(tmp_path / "principals.toml", *BOTH)
     async with upstream_of(file) as service:
@@ -96,7 +96,7 @@ async def test_changing_a_principals_account_takes_effect_at_once(tmp_path: Path
             assert (await account_used(service, "alices-token"))[0] == used
 
 
-async def test_changing_a_secret_or_policy_takes_effect_at_once(
+async def test_changing_a_secret_or_policy_takes_effect_immediately(
     tmp_path: Path, secret: Path
 ) -> None:
     policy = write(tmp_path / "own.toml", '[confirm]\nplace = "never"\n')

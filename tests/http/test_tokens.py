@@ -77,7 +77,7 @@ async def test_every_invalid_token_gets_the_same_401(
     assert service.harness.emulator.requests == ()
 
 
-async def test_adding_or_removing_a_token_takes_effect_at_once(
+async def test_adding_or_removing_a_token_takes_effect_immediately(
     file: Path, caplog: pytest.LogCaptureFixture, service: LocalService
 ) -> None:
     assert (await service.of("bobs-token").post(LIST)).status_code != 401

@@ -93,7 +93,7 @@ async def test_a_wait_ends_when_the_token_expires(tmp_path: Path) -> None:
         assert outcome["warnings"] == ["the server stopped waiting before the time was up"]
 
 
-async def test_a_shutdown_answers_waiting_clients_at_once() -> None:
+async def test_a_shutdown_answers_waiting_clients_immediately() -> None:
     async with (
         open_service(**QUICK) as service,
         service.connect() as agent,

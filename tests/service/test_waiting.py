@@ -272,7 +272,7 @@ async def test_a_read_that_began_before_the_wait_is_not_taken_for_a_change() -> 
 # Errors of the API
 
 
-async def test_a_wait_reads_at_once_a_call_whose_earlier_reads_failed(
+async def test_a_wait_reads_immediately_a_call_whose_earlier_reads_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with quick() as harness, harness.connect() as agent:

@@ -313,7 +313,7 @@ async def test_in_whatever_form_the_api_echoes_credentials_they_are_masked(
             results = [await agent.client.call_tool(*FETCH) for _ in forms]
         assert upstream.requests[0].headers["authorization"] == forms[0]
     for result in results:
-        assert ACCOUNT in failure_in(result)["message"]  # which is no secret
+        assert ACCOUNT in failure_in(result)["message"]  # which is not secret
         told = result.model_dump_json()
         assert betrayed(told) + betrayed(unquote(told)) == []
     assert betrayed(caplog.text) == []
