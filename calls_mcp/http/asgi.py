@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import anyio
+import sniffio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.lowlevel import Server
 from mcp.server.transport_security import TransportSecuritySettings
@@ -184,6 +185,8 @@ class McpEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an ASGI request."""
+        # Uvicorn empties the context. Without this, anyio and httpcore search 50 times per request.
+        sniffio.current_async_library_cvar.set("asyncio")
         listens = is_stream(scope)
         with self._shutdown.track(is_stream=listens) as cancel_scope:
             if not listens:
