@@ -10,7 +10,7 @@ import anyio
 from calls_mcp.cli.options import add_json, add_sandbox_of_servers, user_name
 from calls_mcp.cli.terminal import Color, painted, say, show_json, show_table
 from calls_mcp.errors import AuditUnavailable, ConfigurationError, StoreUnavailable
-from calls_mcp.guard.operator import (
+from calls_mcp.guard.operator_decisions import (
     Approvals,
     Decided,
     Progress,

@@ -30,7 +30,7 @@ from calls_mcp.console.policy_page import PolicyPage
 from calls_mcp.console.sign_in_page import START, SignInPage
 from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError, ConfigurationError
-from calls_mcp.guard.operator import UNSHARED, open_approvals
+from calls_mcp.guard.operator_decisions import UNSHARED, open_approvals
 from calls_mcp.http.authentication import open_verifier
 from calls_mcp.http.uvicorn_server import build_uvicorn, max_connections, open_socket, run_uvicorn
 from calls_mcp.service.background_tasks import open_background_tasks

@@ -14,7 +14,7 @@ from calls_mcp.console.browser_sessions import session_of
 from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.templating import page, read_decision
 from calls_mcp.errors import StoreUnavailable
-from calls_mcp.guard.operator import Approvals
+from calls_mcp.guard.operator_decisions import Approvals
 from calls_mcp.storage import ApprovalRequest, Position
 from calls_mcp.tools.catalog import Action
 

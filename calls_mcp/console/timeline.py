@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 
-from calls_mcp.console.record_words import Event, event_of
+from calls_mcp.console.audit_wording import Event, event_of
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, iso_time
 

@@ -10,7 +10,7 @@ from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.clock import Clock, ManualClock, accelerated
 from calls_mcp.emulator.credentials import DEFAULT_ACCOUNT, Account
-from calls_mcp.emulator.history import past_calls
+from calls_mcp.emulator.past_calls import past_calls
 from calls_mcp.emulator.scenario import SCRIPTS, Scenario, Script
 from calls_mcp.emulator.server import OWN_NUMBERS, Emulator
 

@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope
 
-from calls_mcp.server.unreadable import INVALID_ID
+from calls_mcp.server.unreadable_messages import INVALID_ID
 from calls_mcp.settings import Http
 
 MESSAGE = "calls_mcp.message"

@@ -20,7 +20,7 @@ from calls_mcp.server.permissions import (
 from calls_mcp.server.results import UNTRUSTED, to_result
 from calls_mcp.service.authorization import current_overrides
 from calls_mcp.tools.outcome import Failure
-from calls_mcp.tools.reference import parameter_reference
+from calls_mcp.tools.tool_reference import parameter_reference
 
 DOCS = "calls://docs/{tool}"
 CALL = "calls://call/{sid}"

@@ -25,7 +25,7 @@ from mcp_types import (
 )
 
 from calls_mcp.observability import stderr
-from calls_mcp.server.unreadable import ReadableMessages, Unreadable, parse
+from calls_mcp.server.unreadable_messages import ReadableMessages, Unreadable, parse
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.service.signals import receive_signals
 

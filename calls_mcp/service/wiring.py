@@ -14,7 +14,7 @@ from calls_mcp.guard.confirmations import Confirmations
 from calls_mcp.guard.decisions import Guard
 from calls_mcp.guard.execution import Executor
 from calls_mcp.guard.limits import CallLimits
-from calls_mcp.guard.operator import Approvals
+from calls_mcp.guard.operator_decisions import Approvals
 from calls_mcp.guard.policy import Policy, load_policy
 from calls_mcp.guard.send_once import Sender
 from calls_mcp.guard.signing import Signer

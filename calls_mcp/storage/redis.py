@@ -245,12 +245,12 @@ class RedisStorage(Storage):
     async def spend(self, budgets: Sequence[Limit], talk: TalkTime) -> Limit | None:
         amounts = [budget.amount for budget in budgets]
         arguments = [await self.now(), talk.entry, _packed(talk), 1, DAY, talk.least, *amounts]
-        full = await self._run("talk", [*map(_talk, budgets)], arguments)
+        full = await self._run("talk_time", [*map(_talk, budgets)], arguments)
         return budgets[cast("int", full) - 1] if full else None
 
     async def correct(self, budgets: Sequence[Limit], talk: TalkTime) -> None:
         arguments = [await self._now(OutcomeNotStored), talk.entry, _packed(talk), 0, DAY, 0]
-        await self._run("talk", [*map(_talk, budgets)], arguments, OutcomeNotStored)
+        await self._run("talk_time", [*map(_talk, budgets)], arguments, OutcomeNotStored)
 
     async def spent(self, budget: Limit) -> Sequence[TalkTime]:
         now, rows = await self.now(), await self._ask("HGETALL", _talk(budget))
@@ -338,7 +338,7 @@ class RedisStorage(Storage):
 
     def _script(self, name: str) -> Callable[..., Awaitable[Any]]:
         if name not in self._scripts:
-            self._scripts[name] = self._client.register_script(_text("identity") + _text(name))
+            self._scripts[name] = self._client.register_script(_text("current_run") + _text(name))
         return self._scripts[name]
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 from anyio import CapacityLimiter, to_thread
 
 from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavailable
-from calls_mcp.storage import generations
+from calls_mcp.storage import restore_detection
 from calls_mcp.storage.database import Database, Query, querying
 from calls_mcp.storage.interface import Storage, explain
 from calls_mcp.storage.models import (
@@ -157,7 +157,7 @@ class SqliteStorage(Storage):
 
         def add(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM confirmations WHERE forget_at <= ?", (options.clock(),))
-            generations.revoke_if_restored(db, self._writer.path)
+            restore_detection.revoke_if_restored(db, self._writer.path)
             db.execute(_ADD_CONFIRMATION, (identifier, owner, record, forget_at))
             db.execute(_DELETE_OLDEST_UNUSED, (owner, options.max_unused))
             if _number(db, "SELECT count(*) FROM confirmations") > options.capacity:
@@ -174,10 +174,10 @@ class SqliteStorage(Storage):
         now = self._options.clock()
 
         def claim(db: sqlite3.Connection) -> bool:
-            generations.revoke_if_restored(db, self._writer.path)
+            restore_detection.revoke_if_restored(db, self._writer.path)
             is_claimed = db.execute(_CLAIM, (now, identifier)).rowcount == 1
             if is_claimed:
-                generations.renew(db, self._writer.path)
+                restore_detection.renew(db, self._writer.path)
             return is_claimed
 
         return await self._write(claim)

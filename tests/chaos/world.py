@@ -13,7 +13,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitResult
 
 from calls_mcp.emulator import Account, Emulator, ManualClock
-from calls_mcp.guard.operator import Approvals, open_approvals
+from calls_mcp.guard.operator_decisions import Approvals, open_approvals
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from calls_mcp.emulator.voice.twiml_elements import ELEMENTS
 from calls_mcp.settings import Settings
 from calls_mcp.tools.catalog import CONFIG, Operation, Parameter, load_operations
-from calls_mcp.tools.reference import describe_rule
+from calls_mcp.tools.tool_reference import describe_rule
 from release.project import registry_name
 from tests.docs.pages import COLUMNS, README, ROOT
 

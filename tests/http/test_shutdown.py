@@ -12,7 +12,7 @@ from mcp.client import ClientRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequestParams, ElicitResult
 
-from calls_mcp.guard.operator import open_approvals
+from calls_mcp.guard.operator_decisions import open_approvals
 from calls_mcp.settings import load_settings
 from tests.audit_records import records_in
 from tests.harness import ERAS, PERMISSIVE, Era, User, placing

@@ -13,7 +13,7 @@ from mcp.client.session import ElicitationFnT
 from mcp_types import ElicitRequestParams, ElicitResult, ErrorData, InputRequiredResult
 
 from tests.confirmation import NO, YES, asked, interview
-from tests.guard.test_operator import scene
+from tests.guard.test_operator_decisions import scene
 from tests.harness import (
     ERAS,
     Agent,

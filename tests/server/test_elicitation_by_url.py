@@ -18,7 +18,7 @@ from mcp_types import (
     InputResponses,
 )
 
-from tests.guard.test_operator import scene
+from tests.guard.test_operator_decisions import scene
 from tests.harness import ERAS, Agent, Era, placing, structured
 
 pytestmark = pytest.mark.anyio

@@ -16,7 +16,7 @@ from calls_mcp.service.approvals_webhook import ApprovalsWebhook
 from calls_mcp.service.background_tasks import open_background_tasks
 from calls_mcp.storage import ApprovalRequest, Binding, StorageOptions, open_storage
 from calls_mcp.tools.outcome import Preview
-from tests.guard.test_operator import scene
+from tests.guard.test_operator_decisions import scene
 from tests.harness import placing
 from tests.upstream import Exchange, Step, Upstream, answer, drop, drop_unread, hang, refusing
 

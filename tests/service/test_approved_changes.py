@@ -10,12 +10,12 @@ import anyio
 import pytest
 
 from calls_mcp.errors import NotAttempted
-from calls_mcp.guard.operator import Approvals, Progress, open_approvals
+from calls_mcp.guard.operator_decisions import Approvals, Progress, open_approvals
 from calls_mcp.service.approved_changes import ApprovedChanges
 from calls_mcp.storage import ApprovalRequest
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
-from tests.guard.test_operator import Scene, scene
+from tests.guard.test_operator_decisions import Scene, scene
 from tests.guard.test_policy import policy
 from tests.harness import NEVER, Agent, open_harness, placing
 from tests.http.service import by_tokens, entry, open_service, write

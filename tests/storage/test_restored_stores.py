@@ -20,8 +20,8 @@ from calls_mcp.storage import (
     PendingConfirmation,
     Storage,
     StorageOptions,
-    generations,
     open_storage,
+    restore_detection,
 )
 from calls_mcp.tools.outcome import Outcome
 from tests.harness import placing
@@ -245,7 +245,7 @@ async def test_a_file_accepts_no_confirmation_from_before_the_machine_was_starte
 ) -> None:
     async with open_storage(sqlite_url, options) as storage:
         await storage.add_confirmation("one", pending)
-        monkeypatch.setattr(generations, "_boot_id", lambda: "another")
+        monkeypatch.setattr(restore_detection, "_boot_id", lambda: "another")
         assert (await claim_again(storage, pending)).outcome.outcome == "expired"
         await storage.add_confirmation("two", pending)
         assert await storage.claim_confirmation("two")

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from calls_mcp.emulator.call_lifecycle import DEFAULT_TIME_LIMIT, Status
 from calls_mcp.emulator.voice import verbs
-from calls_mcp.emulator.voice.instructions import Instructions
-from calls_mcp.emulator.voice.leg import (
+from calls_mcp.emulator.voice.call_leg import (
     FOREVER,
     Changed,
     Connected,
@@ -21,6 +20,7 @@ from calls_mcp.emulator.voice.leg import (
     Released,
     Steps,
 )
+from calls_mcp.emulator.voice.instructions import Instructions
 from calls_mcp.emulator.voice.session import LeaveQueue, Session, Verb
 from calls_mcp.emulator.voice.switchboard import Switchboard
 from calls_mcp.emulator.voice.twiml_elements import ELEMENTS, Element

@@ -16,9 +16,7 @@ from calls_mcp.emulator.callbacks import call_parameters
 from calls_mcp.emulator.recording_store import RecordingOptions, Source
 from calls_mcp.emulator.scenario import VALID_FROM, Scenario, Script
 from calls_mcp.emulator.transcripts import LONGEST, TranscriptEntry
-from calls_mcp.emulator.voice.callee import Callee, Reaction, key_times
-from calls_mcp.emulator.voice.instructions import Documents, Fetched, Instructions
-from calls_mcp.emulator.voice.leg import (
+from calls_mcp.emulator.voice.call_leg import (
     FOREVER,
     Changed,
     Connected,
@@ -33,7 +31,9 @@ from calls_mcp.emulator.voice.leg import (
     Spoken,
     Steps,
 )
-from calls_mcp.emulator.voice.rooms import Conferences, Queues
+from calls_mcp.emulator.voice.callee import Callee, Reaction, key_times
+from calls_mcp.emulator.voice.conferences_and_queues import Conferences, Queues
+from calls_mcp.emulator.voice.instructions import Documents, Fetched, Instructions
 from calls_mcp.emulator.voice.twiml_elements import Element
 from calls_mcp.emulator.webhooks import Webhooks
 

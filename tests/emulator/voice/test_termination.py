@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from calls_mcp.emulator import Script
 from calls_mcp.emulator.scenario import Reaction
 from calls_mcp.emulator.transcripts import LONGEST
-from calls_mcp.emulator.voice.leg import Budget
+from calls_mcp.emulator.voice.call_leg import Budget
 from calls_mcp.emulator.voice.twiml_elements import ELEMENTS
 
 from .phone import CALLEE, Phone, serving, switched_on

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCRequest
 
-from calls_mcp.server.unreadable import ReadableMessages, Unreadable, parse
+from calls_mcp.server.unreadable_messages import ReadableMessages, Unreadable, parse
 
 PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 REQUEST = {"jsonrpc": "2.0", "id": 7, "method": "tools/list"}
