@@ -297,7 +297,7 @@ def _show(result: CallToolResult, *, as_json: bool, can_be_asked: bool) -> int:
         text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
         say(painted(text, "red") if result.is_error else text)
     if outcome.outcome == "confirmation_required" and not can_be_asked:
-        warn("Nothing was done, because there is no terminal to confirm on. Pass --yes to confirm.")
+        warn("Nothing was done. Without a terminal, pass --yes to confirm.")
     return STATUS[outcome.outcome]
 
 

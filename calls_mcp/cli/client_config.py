@@ -31,8 +31,8 @@ def configure(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     option = parser.add_argument
     option("client", choices=[*CLIENTS], metavar="CLIENT", help=", ".join(CLIENTS))
-    option("--write", action="store_true", help="write it to the client's file")
-    option("--file", type=Path, help="the client's file, if it is not the usual one")
+    option("--write", action="store_true", help="write it to the client's configuration file")
+    option("--file", type=Path, help="the configuration file, if it is not the usual one")
     option("--name", default="calls", help="the server's name in the client (default: %(default)s)")
     option("--url", help="connect to a server over HTTP, such as https://mcp.example.com/mcp")
     option(
@@ -97,7 +97,9 @@ def _url_entry(options: Namespace) -> Entry:
     if options.url is None:
         raise ConfigurationError("--token-env needs --url.")
     if options.sandbox:
-        raise ConfigurationError("--url can't be combined with --sandbox, an option of the server.")
+        raise ConfigurationError(
+            "--url can't be combined with --sandbox. Start the server with --sandbox."
+        )
     try:
         url = TypeAdapter[str](ExactUrl).validate_python(options.url)
     except ValidationError:

@@ -248,11 +248,11 @@ def _charts(statistics: Statistics) -> Iterator[Chart]:
         "Confirmations appear here after an agent's user is asked to confirm a change.",
     )
     yield _bar_chart(
-        "Denials by rule",
+        "Refusals by rule",
         "Rule",
-        "Denials",
+        "Refusals",
         statistics.denials,
-        "Changes that the policy denies appear here, by rule.",
+        "Changes that the policy refuses appear here, by rule.",
     )
 
 
@@ -292,7 +292,7 @@ def costs_chart(group: str, costs: Mapping[tuple[str, str], Decimal]) -> Chart:
     digits = max((-int(cost.as_tuple().exponent) for cost in costs.values()), default=0)
     picture = bars(title, charges, max(digits, _CENTS))
     rows = tuple((name, f"{cost:,.{max(digits, _CENTS)}f}") for name, cost in named)
-    empty = "Costs appear here some minutes after a call has ended."
+    empty = "Costs appear here a few minutes after a call has ended."
     head = (group.capitalize() if unit else f"{group.capitalize()} and currency", "Cost")
     return Chart(title, picture, head, rows, empty)
 

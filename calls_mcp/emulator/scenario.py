@@ -180,7 +180,7 @@ class Scenario:
 def _is_destination(text: str) -> str:
     if text != _OTHERWISE and not is_address(text) and not _APPLICATION.fullmatch(text):
         kinds = "a phone number, SIP address, client or application SID"
-        raise ValueError(f"must be {kinds}, or {_OTHERWISE}")
+        raise ValueError(f'must be {kinds}, or "{_OTHERWISE}"')
     return text
 
 

@@ -66,7 +66,7 @@ _NO_OPERATOR = (
 )
 _NO_HUMAN = (
     "the user must confirm this, but this client can't ask them",
-    "Tell your user that this needs a client with elicitation, or an operator to approve it.",
+    "Tell your user that this needs a client that supports elicitation, or an operator's approval.",
 )
 
 

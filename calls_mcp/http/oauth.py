@@ -87,7 +87,7 @@ class JwtVerifier:
                 f"the claim {claim} must be 1 to {_LONGEST_NAME} printable characters"
             )
         if is_reserved(name):
-            raise jwt.InvalidTokenError("the name of the console can't be a principal")
+            raise jwt.InvalidTokenError("a principal must not be console or begin with console:")
         client = claims.get("client_id") or claims.get("azp") or name
         principals = self._principals.now() if self._principals else NOBODY
         grant = Grant(

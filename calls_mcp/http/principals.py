@@ -61,7 +61,7 @@ def _name(value: str) -> str:
     if not re.fullmatch(r"[!#-\[\]-~]{1,255}", value):
         raise ValueError("must be ASCII without spaces, quotation marks or backslashes")
     if is_reserved(value):
-        raise ValueError("must not be the name of the console")
+        raise ValueError("must not be console or begin with console:")
     return value
 
 

@@ -107,7 +107,7 @@ def record_http_refusal(status: int, principal: str) -> None:
     _refusals.add(1, {"status": status})
     fields = {"status": status} | _present(principal=principal)
     client = principal or "an unauthenticated client"
-    _log.info("rejected an HTTP request of %s: %d", client, status, extra={"fields": fields})
+    _log.info("rejected an HTTP request from %s: %d", client, status, extra={"fields": fields})
 
 
 class UpstreamRequest:

@@ -25,7 +25,7 @@ async def test_the_policy_is_explained_with_the_source_of_each_rule(
     assert 'confirm.delete "confirm" default' in text
     assert 'hours.daily "08:00-21:00" default' in text
     assert "caps.principal.minutes_per_day 0 default" in text
-    assert "Numbers can be called from 08:00 to 21:00, in their local time." in text
+    assert "Numbers can be called from 08:00 to 21:00 (their local time)." in text
     assert "Set CALLS_MCP_POLICY and CALLS_MCP_CONFIRM to the same values for the console" in text
 
 

@@ -184,7 +184,7 @@ def _line(variable: str, value: object) -> str:
         shown = one_line(str(value))
     else:
         shown = mask_url(value.get_secret_value()) if variable == _STATE else MASK
-    return f"{variable} = {shown}  (environment)"
+    return f"{variable} = {shown}"
 
 
 def _standard_variables() -> Iterator[str]:
@@ -194,7 +194,7 @@ def _standard_variables() -> Iterator[str]:
             if value := os.environ.get(spelling):
                 is_url = name in _PROXIES or "@" in value or "://" in value
                 shown = mask_url(value) if is_url else one_line(value)
-                yield f"{spelling} = {shown}  (environment)"
+                yield f"{spelling} = {shown}"
 
 
 def _is_installed(name: str) -> bool:

@@ -38,7 +38,7 @@ def _dial(session: Session, verb: Element) -> Steps[None]:
     if not verb.children and verb.text:
         nouns = (Element("Number", text=verb.text),)
     if not nouns:
-        session.note("skipped", "<Dial>, which names nobody")
+        session.note("skipped", "<Dial>, which has no number")
         return
     if nouns[0].name == "Conference":
         parameters = yield from _dial_conference(session, verb, nouns[0])
@@ -283,7 +283,7 @@ def _hold(session: Session, waiting: Steps[None]) -> Steps[str]:
 def _listen(session: Session, verb: Element, queue: str, described: Parameters) -> Steps[None]:
     """Execute the document of `waitUrl` over and over."""
     if not verb.get("waitUrl"):
-        session.note("played", "the music of the queue")
+        session.note("played", "hold music")
         yield from session.wait(FOREVER)
     started, redirected = session.now, None
     first = Instructions(verb.get("waitUrl"), None, verb.method("waitUrlMethod"))

@@ -212,10 +212,10 @@ class Session:
 
     def _talk_without_instructions(self, url: str) -> Steps[None]:
         """Let the parties talk, because the instructions are out of reach."""
-        self.note("skipped", f"the instructions at {url}, because other machines are not asked")
+        self.note("skipped", f"the instructions at {url}, which are on another machine")
         leaves = self.leg.callee.script.talk_for is not None
         yield from self.wait(FOREVER if leaves else DEFAULT_TALK)
-        raise HangUp("after some talk")
+        raise HangUp("after talking")
 
     def _note_error(self, error: InstructionError) -> None:
         self.note("error", error.message, code=str(error.code), url=error.url)

@@ -30,7 +30,7 @@ _EMERGENCY_RULE = "destinations.emergency"
 _EXIT_CODES = ("00", "011", "0011")
 _UNUSABLE = "can't be checked, because the operator's list of numbers can't be read"
 _REPAIR = (
-    "Tell your user that the operator must repair this list. `calls-mcp policy check` and the log "
+    "Tell your user that the operator must fix this list. `calls-mcp policy check` and the log "
     "say what is wrong with it."
 )
 _HINT = "Ask your user for another number or address, or ask the operator to allow this one."
@@ -256,8 +256,8 @@ def _emergency() -> Objection:
 
 def _emergency_part(number: str) -> Objection:
     reason = (
-        f"to is a SIP address that a gateway may dial as {number}, an emergency number or one that "
-        "is too short to be a phone number"
+        f"to is a SIP address that a gateway may dial as {number}, which is an "
+        "emergency number or too short to be a phone number"
     )
     hint = "Ask your user for another address; no setting allows this one."
     return Objection(_EMERGENCY_RULE, reason, hint)

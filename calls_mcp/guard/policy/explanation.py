@@ -109,8 +109,8 @@ def _destinations(rules: Destinations) -> Iterator[str]:
     yield _patterns("SIP addresses", rules.allow_sip)
     yield _patterns("clients (client:name)", rules.allow_clients)
     yield from _if_any(
-        "Calls to {} need no confirmation unless placing calls is denied, they press keys, or they "
-        "have URLs while any host is allowed.",
+        "Unless placing calls is denied, calls to {} need no confirmation, except those that press "
+        "keys, or that have a URL while urls.hosts allows any host.",
         rules.pre_approved,
     )
 
@@ -129,8 +129,8 @@ def _links(policy: Policy) -> Iterator[str]:
     unknown = "not checked" if policy.twiml.unknown else "denied"
     yield f"Unknown elements and attributes in TwiML are {unknown}."
     yield (
-        "The same rules apply to the URLs, numbers, caller IDs, recording and times in TwiML, "
-        "but not to TwiML at a URL."
+        "The same rules apply to the URLs, numbers, caller IDs, recording, time limits and "
+        "timeouts in TwiML, but not to TwiML at a URL."
     )
 
 
@@ -142,7 +142,7 @@ def _hours(rules: Hours) -> Iterator[str]:
         case "never":
             yield f"There are no calling hours: at any time, {outside}."
         case hours:
-            yield f"Numbers can be called {hours}, in their local time."
+            yield f"Numbers can be called {hours} (their local time)."
             yield f"At other times, {outside}."
     for country in rules.countries:
         yield f"In {country}, {_hours_in_country(rules.of(country))}."

@@ -82,7 +82,7 @@ def _doubt(host: str) -> str | None:
     if ":" in host or _NUMERIC_LABEL.fullmatch(labels[-1]):
         return None if _is_public(host) else "whose host is not a public internet address"
     if len(labels) == 1 or labels[-1] in _LOCAL_NAMES:
-        return "whose host is on this machine or a private network"
+        return "whose host is this machine or on a private network"
     return None
 
 

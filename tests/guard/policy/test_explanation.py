@@ -26,10 +26,10 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         "TwiML is allowed as an argument if it is well-formed and has no DOCTYPE.",
         "Unknown elements and attributes in TwiML are denied.",
         (
-            "The same rules apply to the URLs, numbers, caller IDs, recording and times in TwiML, "
-            "but not to TwiML at a URL."
+            "The same rules apply to the URLs, numbers, caller IDs, recording, time limits and "
+            "timeouts in TwiML, but not to TwiML at a URL."
         ),
-        "Numbers can be called from 08:00 to 21:00, in their local time.",
+        "Numbers can be called from 08:00 to 21:00 (their local time).",
         "At other times, a call needs the user's confirmation, even if the number is pre-approved.",
         "A call lasts at most 4 h and rings for at most 10 min.",
         "Recording calls is not allowed.",
@@ -76,8 +76,8 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             "destinations",
             {"pre_approved": (BERLIN,)},
             (
-                f"Calls to {BERLIN} need no confirmation unless placing calls is denied, they "
-                "press keys, or they have URLs while any host is allowed."
+                f"Unless placing calls is denied, calls to {BERLIN} need no confirmation, except "
+                "those that press keys, or that have a URL while urls.hosts allows any host."
             ),
         ),
         ("caller_ids", {"allow": ("+49*",)}, "Allowed caller IDs: +49*."),
@@ -97,13 +97,13 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             {"sunday": NEVER, "saturday": Span(600, 1080)},
             (
                 "Numbers can be called from 08:00 to 21:00, on Saturdays from 10:00 to 18:00, not "
-                "on Sundays, in their local time."
+                "on Sundays (their local time)."
             ),
         ),
         (
             "hours",
             {"daily": NEVER, "sunday": NEVER, "monday": Span(600, 660)},
-            "Numbers can be called on Mondays from 10:00 to 11:00, in their local time.",
+            "Numbers can be called on Mondays from 10:00 to 11:00 (their local time).",
         ),
         ("hours", {"daily": ALWAYS}, "Numbers can be called at any time of the day."),
         (

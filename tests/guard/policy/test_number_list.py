@@ -180,7 +180,7 @@ async def test_a_list_that_becomes_unusable_stops_calls_and_only_the_operator_se
     for outcome in (refused, unused):
         error = outcome["error"]
         assert f"(destinations.{key})" in error["message"]
-        assert "operator must repair this list" in error["hint"]
+        assert "operator must fix this list" in error["hint"]
         assert "secret-numbers" not in str(outcome)
     assert "secret-numbers.txt" in caplog.text
     assert repaired["outcome"] == "done"
