@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mcp_types import CallToolResult, TextResourceContents
-from playwright.sync_api import Browser, Frame, Page, Route
+from playwright.sync_api import BrowserContext, Frame, Page, Route
 
 from tests.chromium import AUDIT, axe
 
@@ -68,13 +68,14 @@ class Host:
 
 @contextmanager
 def open_host(
-    browser: Browser,
+    chromium: BrowserContext,
     app: TextResourceContents,
     context: Mapping[str, object] | None = None,
     width: int = 1440,
 ) -> Generator[Host]:
     """Open a host with the app in a frame of `width` pixels, and with this `context`."""
-    page = browser.new_page(viewport={"width": width, "height": 800}, locale="en-GB")
+    page = chromium.new_page()
+    page.set_viewport_size({"width": width, "height": 800})
     host = Host(page)
     document = _TEMPLATE.read_text("utf-8").replace("CONTEXT", json.dumps(context or {}))
     policy = {"Content-Security-Policy": _policy(app)}

@@ -10,7 +10,7 @@ import pytest
 from mcp import Client
 from mcp.client.extension import advertise
 from mcp_types import CallToolResult, TextContent, TextResourceContents
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import BrowserContext, expect
 
 from calls_mcp.server import mcp_app as app
 from tests.chromium import MISPLACED, open_browser
@@ -76,9 +76,12 @@ COLORS = {
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Generator[Browser]:
+def chromium() -> Generator[BrowserContext]:
+    """A browser profile with an empty page, which keeps its processes alive between two tests."""
     with open_browser() as browser:
-        yield browser
+        context = browser.new_context(locale="en-GB")
+        context.new_page()
+        yield context
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def page() -> TextResourceContents:
 
 
 @pytest.fixture
-def host(chromium: Browser, page: TextResourceContents) -> Generator[Host]:
+def host(chromium: BrowserContext, page: TextResourceContents) -> Generator[Host]:
     with open_host(chromium, page, {"locale": "en-GB", "timeZone": "UTC"}) as host:
         yield host
         assert host.requests == [HOST, VIEW]
@@ -399,7 +402,7 @@ def test_an_unknown_result_breaks_nothing(host: Host, content: dict[str, Any]) -
 
 
 def test_the_page_uses_the_hosts_colors_and_fonts_and_follows_its_theme(
-    chromium: Browser, page: TextResourceContents
+    chromium: BrowserContext, page: TextResourceContents
 ) -> None:
     with open_host(chromium, page, {"theme": "light", **COLORS}) as host:
         host.show({"outcome": "done", "call": LIVE})
@@ -416,7 +419,7 @@ def test_the_page_uses_the_hosts_colors_and_fonts_and_follows_its_theme(
 
 
 def test_only_fonts_are_taken_from_a_hosts_style(
-    chromium: Browser, page: TextResourceContents
+    chromium: BrowserContext, page: TextResourceContents
 ) -> None:
     css = (
         "@import 'https://evil.test/x.css'; h1 {display: none}"
@@ -431,7 +434,7 @@ def test_only_fonts_are_taken_from_a_hosts_style(
 
 
 def test_times_are_shown_in_the_users_time_zone_and_format(
-    chromium: Browser, page: TextResourceContents
+    chromium: BrowserContext, page: TextResourceContents
 ) -> None:
     with open_host(chromium, page, {"locale": "de-DE", "timeZone": "Asia/Tokyo"}) as host:
         host.show({"outcome": "done", "call": LIVE})
@@ -473,7 +476,7 @@ EDGES = """() => Object.fromEntries(
 
 @pytest.mark.parametrize("width", [320, 360, 559, 560, 768, 1280, 1920])
 def test_difficult_data_fits_and_columns_are_aligned_at_every_width(
-    chromium: Browser, page: TextResourceContents, width: int
+    chromium: BrowserContext, page: TextResourceContents, width: int
 ) -> None:
     with open_host(chromium, page, {"locale": "en-GB", "timeZone": "UTC"}, width) as host:
         for call in (DIFFICULT, FAILED, LIVE):
@@ -498,7 +501,7 @@ def test_difficult_data_fits_and_columns_are_aligned_at_every_width(
 @pytest.mark.parametrize("width", [360, 1440])
 @pytest.mark.parametrize("colors", [{}, COLORS], ids=["its own", "the host's"])
 def test_the_page_is_accessible(
-    chromium: Browser,
+    chromium: BrowserContext,
     page: TextResourceContents,
     theme: Literal["light", "dark"],
     width: int,
@@ -513,7 +516,7 @@ def test_the_page_is_accessible(
             assert host.view.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_results_of_the_server_are_shown(chromium: Browser) -> None:
+def test_results_of_the_server_are_shown(chromium: BrowserContext) -> None:
     with ThreadPoolExecutor() as elsewhere:  # Playwright has an event loop of its own here
         contents, fetched, listed = elsewhere.submit(anyio.run, told_by_a_server).result()
     with open_host(chromium, contents) as host:
