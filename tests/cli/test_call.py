@@ -18,7 +18,7 @@ from calls_mcp.storage import default_path
 from calls_mcp.tools.phone_number import formatted
 from tests.audit_records import records_in
 from tests.cli.terminal import on_terminal
-from tests.cli.test_main import run
+from tests.cli.test_main import run, run_on_terminal
 from tests.guard.test_policy import policy
 from tests.harness import CALLER, TALKS_FOR_AN_HOUR, TWIML
 from tests.upstream import Exchange, Upstream, answer, call
@@ -209,15 +209,23 @@ def test_no_log_line_interrupts_the_question(
     assert changes(account) == []
 
 
+@pytest.mark.parametrize("typed", ["no\n", "y\n", "YES\n", "\n", "yes please\n"])
+def test_any_other_answer_declines(typed: str, account: RunningEmulator) -> None:
+    told = run_on_terminal("call", *PLACE, typed=typed)
+    assert told.returncode == 3
+    assert told.stdout.startswith("Declined: ")
+    assert PROMPT in told.stderr
+    assert changes(account) == []
+
+
 @pytest.mark.process
-@pytest.mark.parametrize("typed", ["no\n", "y\n", "YES\n", "\n", "yes please\n", "\x04"])
-def test_any_other_answer_declines(
-    typed: str, account: RunningEmulator, monkeypatch: pytest.MonkeyPatch
+def test_the_end_of_input_declines(
+    account: RunningEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     with on_terminal("call", *PLACE) as terminal:
         terminal.wait_for(PROMPT)
-        terminal.type(typed)
+        terminal.type("\x04")
         status, out = terminal.ended()
     assert status == 3
     assert out.startswith("Declined: ")

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -18,11 +18,29 @@ from calls_mcp.cli.main import COMMANDS, complete_parser, main
 from tests.cli.terminal import on_terminal
 
 
+class Screen(StringIO):
+    """A terminal, as far as a command in this process can tell."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def run(*arguments: str, stdin: str = "", **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run the command in this process, with these environment variables."""
-    out, err = StringIO(), StringIO()
+    return _run(arguments, StringIO(stdin), StringIO(), variables)
+
+
+def run_on_terminal(*arguments: str, typed: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command in this process, with stdin and stderr on a terminal."""
+    return _run(arguments, Screen(typed), Screen(), {})
+
+
+def _run(
+    arguments: Sequence[str], stdin: StringIO, err: StringIO, variables: Mapping[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    out = StringIO()
     with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdin", StringIO(stdin))
+        patch.setattr(sys, "stdin", stdin)
         for name, value in variables.items():
             patch.setenv(name, value)
         try:
