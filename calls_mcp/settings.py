@@ -437,8 +437,7 @@ class Watch(_Group, alias_generator=_named("CALLS_MCP_WATCH_")):
         100,
         alias="CALLS_MCP_WATCHES",
         ge=4,
-        description="Maximum number of calls that each process watches for clients that subscribed "
-        "or wait. One "
+        description="Maximum number of subscriptions and waits (`wait_until`) in each process. One "
         "principal can use a quarter of them.",
     )
 
