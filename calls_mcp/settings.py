@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 OUTCOME_GRACE = 5
-"""Seconds after its deadline by which a change has an outcome or was interrupted."""
+"""A change without an outcome this many seconds after its deadline was interrupted."""
 
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _ORIGIN = re.compile(rf"https?://{_HOST.pattern}")

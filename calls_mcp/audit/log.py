@@ -159,7 +159,7 @@ class AuditLog:
         self._numbers: Numbers = numbers
         self._clock = clock
         self._queue = anyio.CapacityLimiter(1)
-        self._lock = threading.Lock()  # asyncio's own cancellation leaves the queue too early
+        self._lock = threading.Lock()  # asyncio's own cancellation frees the queue too early
 
     async def begin(self, entry: Entry) -> Attempt:
         """Record a change that is about to be sent. The caller must `end` the returned attempt.

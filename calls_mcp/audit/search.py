@@ -60,8 +60,8 @@ Row = tuple[int, bytes]
 class Filter:
     """Which records are wanted: `text` may be anywhere in a record, the others are fields.
 
-    `since` and `until` are ISO 8601 UTC times or prefixes of them; a record from `until` is not
-    wanted. Empty conditions always hold.
+    `since` and `until` (exclusive) are ISO 8601 UTC times or prefixes of them. Empty conditions
+    always hold.
     """
 
     text: str = ""
@@ -184,7 +184,7 @@ class AuditReader:
         return {str(sid): record for sid, record in found if record}
 
     def principals(self, since: str) -> list[str]:
-        """Return the names of who placed the newest 1,000 calls since a time (ISO 8601 UTC)."""
+        """Return the principals that placed the newest 1,000 calls since a time (ISO 8601 UTC)."""
         with self._reading() as database:
             rows = database.execute(_PRINCIPALS, (since,)).fetchall()
         return sorted(str(_text(name)) for (name,) in rows)

@@ -12,7 +12,7 @@ from calls_mcp.tools.phone_number import formatted
 
 
 class _Words(NamedTuple):
-    """How an action is called: as a verb, as the subject of an event, and as what was requested."""
+    """The words for an action: as a verb, as the subject of an event, and as what was requested."""
 
     verb: str
     subject: str
@@ -37,7 +37,7 @@ _CONFIRMATIONS = {
 class _Step:
     """A step of a change.
 
-    `title` and `style` are those of its event. `result` is how a change is labeled that ends with
+    `title` and `style` are those of its event. `result` is the label of a change that ends with
     this step, and `pill` is the class of that label.
     """
 

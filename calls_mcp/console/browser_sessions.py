@@ -62,7 +62,7 @@ class Session:
 
     @property
     def identifier(self) -> str:
-        """The id of the session for other operators, which lets nobody sign in."""
+        """The id of the session that other operators see. It lets nobody sign in."""
         return self.key[:16]
 
     def has_code(self, code: str) -> bool:

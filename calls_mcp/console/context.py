@@ -35,7 +35,7 @@ class ConsoleContext:
         approvals: The approval requests, None if servers do not share their store.
         runtime: Runs tools, None without credentials. Pages then show no calls.
         audit_database: None if the audit log is not in a database.
-        unavailable: The reasons why any of these three is None, by attribute name.
+        unavailable: Why any of the last three is None, by attribute name.
         background: Runs tasks that outlast a request.
         clock: Returns the time in epoch seconds.
     """

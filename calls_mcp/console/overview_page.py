@@ -1,4 +1,4 @@
-"""Overview: statistics of some days of the reader, as charts and tables."""
+"""Overview: statistics of some days in the reader's time zone, as charts and tables."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -224,7 +224,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _talk_time(seconds: int) -> str:
-    """Return a length of time, without seconds from an hour."""
+    """Return a length of time; without seconds if it is an hour or more."""
     return length_of_time(seconds if seconds < _HOUR else seconds - seconds % 60)
 
 

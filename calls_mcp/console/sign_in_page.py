@@ -21,7 +21,7 @@ START = "/approvals"
 """The page after signing in, unless another one was requested."""
 _MAX_NAME = 64  # characters
 _OWN_PATH = re.compile(r"/(?:[\w-]+(?:[/.][\w-]+)*)?(?:\?[\w=&%+.:-]*)?", re.ASCII)
-# The first mark that a header contains counts, because browsers also name those they resemble.
+# The first one in a header counts, because browsers also name others that they resemble.
 _BROWSERS = {
     "Edg": "Edge",
     "OPR/": "Opera",

@@ -46,7 +46,7 @@ class Call(NamedTuple):
     leaves_at: float | None = None  # when the destination would hang up, None if unknown
     time_limit: float | None = None  # the maximum seconds of talk, None for no limit
     detects: str | None = None  # the future result of detection, None if it was not requested
-    detects_after: float | None = None  # seconds from the answer to the result, None if together
+    detects_after: float | None = None  # seconds from answer to result, None if they come together
     started: float | None = None  # the second in which it was dialed, None before
     ended: float | None = None  # the second of its end as `completed`, None before
     duration: int | None = None  # whole seconds of talk, None before the end and without an answer

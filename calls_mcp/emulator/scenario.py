@@ -65,7 +65,7 @@ class Reaction:
     hang_up: bool = False
 
     def __post_init__(self) -> None:
-        """Raise ValueError if it has no time or no prompt, or not one thing to do."""
+        """Raise ValueError unless it has either a time or a prompt, and one thing to do."""
         if (self.at is None) == (self.hears is None):
             raise ValueError("needs either at or hears")
         if [self.press, self.say, self.hang_up or None].count(None) != 2:  # noqa: PLR2004 - one of three
@@ -106,7 +106,7 @@ class Script:
 
     @property
     def talk_seconds(self) -> float:
-        """How long it talks to a person, or if the instructions are unknown."""
+        """How long it talks if another call dialed it, or if the instructions are unknown."""
         if self.talk_for is not None:
             return self.talk_for
         return DEFAULT_TALK + max((each.at or 0 for each in self.reactions), default=0)

@@ -54,8 +54,7 @@ class Emulator:
             record.
         scenario: The behavior of destinations.
         calls_per_second: How many calls the account dials per second. Further calls are queued.
-        callbacks_anywhere: Whether TwiML is requested from other machines, too, and they receive
-            callbacks.
+        callbacks_anywhere: Whether other machines are asked for TwiML, too, and receive callbacks.
         strict: Whether unknown parameters are refused. Twilio ignores them.
     """
 

@@ -235,7 +235,7 @@ async def webhooks(account: Account, *, anywhere: bool) -> AsyncGenerator[Webhoo
 
 @cache
 def _certificates() -> ssl.SSLContext:
-    """Return the certificates, cached because reading them takes longer than the start."""
+    """Return the certificates, cached because reading them is slow."""
     return httpx.create_ssl_context(trust_env=False)
 
 

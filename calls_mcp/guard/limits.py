@@ -243,7 +243,7 @@ class CallLimits:
         ]
 
     def _in_flight(self, dialing: Dialing, principal: str = "") -> list[Limit]:
-        """Return the limits on simultaneous calls, by default those of its own principal."""
+        """Return the limits on simultaneous calls, by default for the principal of `dialing`."""
         return [
             Limit(f"{prefix}in_flight", counts.in_flight, dialing.lifetime, key)
             for prefix, counts, key in self._counts(principal or dialing.principal)
@@ -316,7 +316,7 @@ class CallLimits:
         usual = max(times, 1) * min(_USUAL_TALK, dialing.longest)
         least = min(usual, *(budget.amount for budget in budgets))
         now = await self._storage.now()
-        talk = TalkTime(entry, now, least, least, times)  # no more, unless they are placed
+        talk = TalkTime(entry, now, least, least, times)  # `most` is higher once they are placed
         while full := await self._storage.spend(budgets, talk):
             counting = await self._storage.spent(full)
             if not await self._correct_one(counting, dialing.until):

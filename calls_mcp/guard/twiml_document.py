@@ -239,7 +239,7 @@ class _Parser:
         parser.StartElementHandler = self._start
         parser.CharacterDataHandler = self._data
         parser.CommentHandler = parser.ProcessingInstructionHandler = self._ignore
-        parser.buffer_text, parser.buffer_size = True, _BUFFER  # one text until something else
+        parser.buffer_text, parser.buffer_size = True, _BUFFER  # adjacent text in one piece
         parser.EndElementHandler = self._end
         parser.Parse(twiml, True)  # noqa: FBT003  # it has no name
         if self._root is None:

@@ -185,7 +185,8 @@ class McpEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an ASGI request."""
-        # Uvicorn empties the context. Without this, anyio and httpcore search 50 times per request.
+        # Uvicorn empties the context. Without this, anyio and httpcore would detect the library of
+        # the event loop 50 times per request.
         sniffio.current_async_library_cvar.set("asyncio")
         listens = is_stream(scope)
         with self._shutdown.track(is_stream=listens) as cancel_scope:

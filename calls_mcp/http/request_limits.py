@@ -193,7 +193,7 @@ class SessionLimit:
 
 
 def kind_of(scope: Scope) -> Kind:
-    """Return the kind as which a request is counted."""
+    """Return the kind under which a request is counted."""
     match scope[MESSAGE]:
         case _ if scope["method"] == "GET":
             return "streams"

@@ -1,4 +1,4 @@
-"""Elicitation: asks the user to confirm a change, in the way of the client's protocol version.
+"""Elicitation: asks the user to confirm a change, as the client's protocol version defines it.
 
 A 2026-07-28 client gets the question as a result and sends the answer in a second request. An older
 client is asked while its request waits. A client that can't ask its user gets a token instead, and

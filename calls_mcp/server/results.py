@@ -98,7 +98,7 @@ def _ending(call: CallSummary) -> str:
 
 
 def _line(call: CallSummary, *, has_figures: bool = True) -> str:
-    """Return a call as one line, with text from strangers in quotes if it is free."""
+    """Return a call as one line, with free text from strangers in quotes."""
     text = f"{call.sid} {call.status or 'status unknown'}"
     if call.direction:
         text += f" {call.direction}"

@@ -130,7 +130,7 @@ class Waiting:
 
 
 class _Progress:
-    """Reports each status of a call for `seconds`. Repeats it if it does not change for long."""
+    """Reports each status of a call for `seconds`. Repeats one that stays the same for a while."""
 
     def __init__(self, report: ReportProgress, seconds: float) -> None:
         self._report = report

@@ -88,7 +88,7 @@ class Storage(ABC):
         `confirmation_state` may say that nobody has claimed it.
         """
         is_claimed = await self._claim(identifier)
-        if identifier in self._used:  # the store went back to before that
+        if identifier in self._used:  # claimed before the store was restored
             return False
         if is_claimed:
             self._remember(identifier, None)
@@ -175,7 +175,7 @@ class Storage(ABC):
 
     @abstractmethod
     async def pending_requests(self, most: int, after: Position | None = None) -> PendingPage:
-        """Return, and read, at most `most` of the pending requests.
+        """Return at most `most` of the pending requests, without reading all of them.
 
         They begin with the oldest, or `after` a position, even if its request does not exist now.
         """

@@ -168,8 +168,8 @@ class PendingPage:
 class Durability:
     """How a Redis keeps its data.
 
-    `is_logged` if it writes every change to a file (`appendonly yes`), and `eviction` is what it
-    removes when its memory is full (`maxmemory-policy`); empty if it does not say.
+    `is_logged` is whether it writes every change to a file (`appendonly yes`), and `eviction` what
+    it removes when its memory is full (`maxmemory-policy`); empty if it does not say.
     """
 
     is_logged: bool

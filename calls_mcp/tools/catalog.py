@@ -145,7 +145,7 @@ class Parameter:
     def example(self) -> Json:
         """Return the example in a fault message, or None.
 
-        One of few allowed values could be the opposite of what was meant.
+        There is none if few values are allowed, because it could be the opposite of what was meant.
         """
         if self.choices or self.secret or self.schema["type"] == "boolean":
             return None

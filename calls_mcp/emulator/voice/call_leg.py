@@ -112,7 +112,7 @@ class Connected:
 
 @dataclass(frozen=True)
 class Released:
-    """The conference or the talk with the one who served the queue has ended."""
+    """The conference has ended, or the talk with the call that served the queue."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Conferences:
 
 
 class Queues:
-    """The queues, by name, and the calls that wait for someone to serve."""
+    """The queues, by name, and the calls that wait to serve one."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, deque[str]] = defaultdict(deque)

@@ -26,7 +26,7 @@ from calls_mcp.emulator.voice.switchboard import Switchboard
 from calls_mcp.emulator.voice.twiml_elements import ELEMENTS, Element
 
 DIAL_TIMEOUT = 30  # seconds
-DIAL_INTERVAL = 0.1  # seconds between calls at once, so that one of them answers first
+DIAL_INTERVAL = 0.1  # seconds between simultaneous calls, so that one answers first
 LONGEST_QUEUE = 100
 INVALID_CALLER_ID = "13214"
 
@@ -105,7 +105,7 @@ def _ring(session: Session, verb: Element, nouns: Sequence[Element]) -> Steps[Pa
                 live.clear()
                 return (yield from _talk(session, verb, received.sid))
             if isinstance(received, Changed) and received.call.sid in live:
-                if received.call.live:  # and listens to its own instructions first
+                if received.call.live:  # answered, and listens to its own instructions first
                     answered.add(received.call.sid)
                     continue
                 last, status = received.call.sid, received.call.status

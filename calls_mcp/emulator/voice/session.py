@@ -100,7 +100,7 @@ class Session:
         self.switchboard.hang_up(self.sid)
 
     def execute(self, instructions: Instructions, verbs: "Mapping[str, Verb]") -> Steps[None]:
-        """Execute one document to its end, and skip other verbs than these.
+        """Execute one document to its end, and skip verbs other than these.
 
         Raises:
             HangUp: It ends the call.
