@@ -121,7 +121,9 @@ def test_missing_credentials_are_named() -> None:
     assert "TWILIO_ACCOUNT_SID" in told.stderr
 
 
-def test_without_a_terminal_a_change_is_not_done_and_status_4(account: RunningEmulator) -> None:
+def test_without_a_terminal_a_change_is_not_done_and_the_status_is_4(
+    account: RunningEmulator,
+) -> None:
     told = run("call", *PLACE, "--json")
     assert told.returncode == 4
     assert json.loads(told.stdout)["outcome"] == "confirmation_required"

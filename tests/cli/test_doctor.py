@@ -328,7 +328,7 @@ def test_the_remedy_fits_the_cause_of_a_failed_connection(
     assert found["api"]["remedy"].startswith(remedy)
 
 
-def test_an_untrusted_certificate_asks_for_that_of_its_issuer(tmp_path: Path) -> None:
+def test_the_remedy_for_an_untrusted_certificate_is_that_of_its_issuer(tmp_path: Path) -> None:
     with tls(tmp_path) as base_url:
         _, found = examined(**at(base_url))
     assert "certificate can't be verified" in found["api"]["message"]

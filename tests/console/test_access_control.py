@@ -62,7 +62,7 @@ async def test_an_unsafe_address_is_refused(address: Address) -> None:
             pass
 
 
-async def test_an_unknown_address_gets_more_than_its_heading(ann: WebClient) -> None:
+async def test_an_unknown_address_gets_a_message(ann: WebClient) -> None:
     missing = await ann.get("/nothing")
     assert missing.status_code == 404
     assert '<p role="alert">Nothing matches the given URI</p>' in missing.text

@@ -611,7 +611,7 @@ async def test_talk_is_limited_by_real_durations_once_calls_have_ended(tmp_path:
     assert again["error"]["kind"] == "policy_denied"
 
 
-async def test_a_live_call_takes_the_time_since_it_was_placed(tmp_path: Path) -> None:
+async def test_a_live_call_takes_talk_time_from_when_it_was_placed(tmp_path: Path) -> None:
     caps = "same_number_seconds = 0\nminutes_per_day = 60"
     async with capped(tmp_path, caps, confirm="none") as (harness, agent):
         placed = await agent.call("create_call", **placing(time_limit=3400))
@@ -624,7 +624,7 @@ async def test_a_live_call_takes_the_time_since_it_was_placed(tmp_path: Path) ->
     assert "caps.minutes_per_day" in refused["error"]["message"]
 
 
-async def test_a_live_call_with_a_new_time_limit_takes_the_time_since_it_was_placed(
+async def test_a_live_call_with_a_new_time_limit_takes_talk_time_from_when_it_was_placed(
     tmp_path: Path,
 ) -> None:
     caps = "same_number_seconds = 0\nminutes_per_day = 20"

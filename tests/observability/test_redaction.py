@@ -160,7 +160,7 @@ def test_ordinary_text_has_no_invisible_characters(text: str) -> None:
     assert first_invisible(text) == ""
 
 
-def test_what_shows_nothing_is_left_out_of_a_line_and_written_out_elsewhere() -> None:
+def test_a_blank_character_is_left_out_of_a_line_and_written_out_elsewhere() -> None:
     for character in BLANK:
         assert one_line(f"a{character}b") == "ab"
         assert escape_invisible(f"a{character}b") == f"a⟨U+{ord(character):04X}⟩b"

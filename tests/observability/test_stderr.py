@@ -136,7 +136,7 @@ async def test_a_server_exits_although_stderr_is_not_read() -> None:
 @pytest.mark.process
 @pytest.mark.anyio
 @pytest.mark.skipif(sys.platform != "linux", reason="knows how Linux fills a pipe")
-async def test_a_call_is_reported_soon_if_nobody_reads_stderr_once_it_was_sent() -> None:
+async def test_a_call_that_was_sent_is_reported_soon_even_if_nobody_reads_stderr() -> None:
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as log, os.fdopen(writing, "w", encoding="utf-8") as stream:
         variables = {"CALLS_MCP_AUDIT_DATABASE": "stderr:", "CALLS_MCP_LOG_LEVEL": "ERROR"}

@@ -150,7 +150,7 @@ async def test_an_older_client_whose_user_does_not_answer_in_time_gets_a_token()
 
 @RAW
 @pytest.mark.parametrize("era", ERAS)
-async def test_the_operator_decides_if_a_client_that_must_ask_can_not(
+async def test_the_operator_decides_if_a_client_must_ask_but_cannot(
     era: Era, tmp_path: Path
 ) -> None:
     client = Broken("an unknown action")

@@ -111,7 +111,7 @@ async def test_the_page_requests_no_domain_and_no_permission(harness: Harness, e
 
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("stateless", [False, True])
-async def test_over_http_support_for_the_page_is_known_as_long_as_the_client(
+async def test_over_http_support_for_the_page_is_remembered_as_long_as_the_client(
     era: Era, *, stateless: bool
 ) -> None:
     async with (

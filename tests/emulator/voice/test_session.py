@@ -40,7 +40,7 @@ def test_an_update_redirects_a_call_whatever_it_does(
     assert not application.requests("/never")
 
 
-def test_a_redirection_while_instructions_are_fetched(
+def test_an_update_replaces_instructions_that_are_being_fetched(
     phone: Phone, application: Application
 ) -> None:
     def start(asked: Asked) -> Page:

@@ -178,7 +178,7 @@ def test_a_messaged_number_counts_as_a_party(tool: str, values: dict[str, Any]) 
         ({}, "create_call", {}, 'timeout="601"', "caps.timeout"),
     ],
 )
-def test_each_dial_keeps_the_limits_on_time(
+def test_each_dial_keeps_the_time_limits(
     caps: dict[str, int], tool: str, values: dict[str, Any], dial: str, rule: str
 ) -> None:
     policy, number = changed("caps", **caps), "<Number>+15005550205</Number>"
