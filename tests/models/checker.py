@@ -1,5 +1,6 @@
 """Checks tool definitions against the rules of a model API."""
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -112,8 +113,10 @@ def _in_all(count: Callable[[list[Place]], int]) -> Check:
 
 
 def _is_schema(tool: Tool, _value: object) -> bool:
+    properties = tool.schema.get("properties", {}).values()
+    different = {json.dumps(each): each for each in properties}  # each check takes 0.3 ms
     try:
-        Draft202012Validator.check_schema(dict(tool.schema))
+        Draft202012Validator.check_schema({**tool.schema, "properties": different})
     except SchemaError:
         return False
     return True
