@@ -38,7 +38,8 @@ def is_in_source(message: str) -> bool:
     """Return whether the product has this message. … matches anything, except in short messages."""
     if _is_short(message):
         return message in source_texts().split("\0")
-    return bool(re.search(re.escape(message).replace("…", "[^\0]*"), source_texts()))
+    pattern = re.escape(message.strip("…")).replace("…", "[^\0]*")  # at its ends, … takes long
+    return bool(re.search(pattern, source_texts()))
 
 
 def is_documented(said: str) -> bool:
