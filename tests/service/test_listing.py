@@ -227,20 +227,22 @@ async def test_a_call_deleted_between_two_pages_does_not_hide_another() -> None:
 # How large
 
 
-@pytest.mark.parametrize("budget", [2000, 4000, 20_000])
-async def test_a_result_stays_within_its_size_with_a_warning_and_a_cursor(budget: int) -> None:
-    async with filled(400, budget) as (harness, agent):
-        outcomes = await walk(agent, limit=400)
+@pytest.mark.parametrize(("budget", "calls"), [(2000, 60), (4000, 100), (20_000, 400)])
+async def test_a_result_stays_within_its_size_with_a_warning_and_a_cursor(
+    budget: int, calls: int
+) -> None:
+    async with filled(calls, budget) as (harness, agent):
+        outcomes = await walk(agent, limit=calls)
         assert all_listed(outcomes) == sids(harness)
         sent = sum(page_sizes(harness))
     assert len(outcomes) > 1
     for outcome in outcomes[:-1]:
         (warning,) = outcome["warnings"]
-        assert warning.startswith(f"only {outcome['count']} of the 400 requested calls fit")
+        assert warning.startswith(f"only {outcome['count']} of the {calls} requested calls fit")
         assert outcome["count"] > 1
     assert "warnings" not in outcomes[-1]
     # Reads are limited, too: pages that would not fit are not read.
-    assert sent <= 400 + len(outcomes) * 150
+    assert sent <= calls + len(outcomes) * 150
 
 
 @pytest.mark.parametrize("size", [{}, {"page_size": 1000}])
