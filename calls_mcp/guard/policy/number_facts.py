@@ -3,6 +3,7 @@
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 import phonenumbers
 from phonenumbers import PhoneNumber
@@ -36,6 +37,7 @@ class NumberFacts:
         return self.number, self.canonical, self.with_trunk
 
 
+@lru_cache(maxsize=256)  # a change looks its numbers up several times, 0.3 ms each
 def look_up(number: str) -> NumberFacts:
     """Return what is known about a number with + and country code."""
     try:
