@@ -25,8 +25,9 @@ MISPLACED = """() => {
   const wide = all(".scroll, .party, td, th").filter((e) => e.scrollWidth > e.clientWidth + 1);
   const controls = all("button, .button, input, select");
   const meet = (a, b) => a.left < b.right - 1 && a.top < b.bottom - 1;
-  const isOver = (a, b) => meet(box(a), box(b)) && meet(box(b), box(a));
-  const over = controls.filter((a, at) => controls.slice(at + 1).some((b) => isOver(a, b)));
+  const isOver = (a, b) => meet(a, b) && meet(b, a);
+  const boxes = controls.map(box);
+  const over = controls.filter((_, at) => boxes.slice(at + 1).some((b) => isOver(boxes[at], b)));
   return [...outside, ...broken, ...wide, ...over].map((e) => e.outerHTML.slice(0, 200));
 }"""
 """Elements that leave the page, break inside a number or time, scroll sideways or overlap."""
