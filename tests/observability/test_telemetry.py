@@ -373,28 +373,40 @@ async def test_a_connecting_client_does_not_wait_for_telemetry() -> None:
 
 @pytest.mark.process
 def test_the_sdk_is_only_imported_if_needed() -> None:
-    begun = run({"PYTHONPROFILEIMPORTTIME": "1"}, "serve", "--sandbox")
-    assert begun.returncode == 0
+    begun = subprocess.run(  # our own program
+        [sys.executable, "-m", "calls_mcp", "serve", "--sandbox"],
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
     assert "opentelemetry.trace" in begun.stderr
     assert not re.search(r"opentelemetry\.(sdk|exporter|proto)|prometheus_client", begun.stderr)
 
 
-@pytest.mark.process
 @pytest.mark.parametrize(
-    "variables", [{"CALLS_MCP_TELEMETRY": "otlp"}, {"CALLS_MCP_METRICS_ADDRESS": "127.0.0.1:0"}]
+    ("name", "value"),
+    [("CALLS_MCP_TELEMETRY", "otlp"), ("CALLS_MCP_METRICS_ADDRESS", "127.0.0.1:0")],
 )
 @pytest.mark.parametrize("missing", ["opentelemetry.sdk", "prometheus_client"])
 def test_a_missing_telemetry_extra_is_reported_with_the_install_command(
-    variables: dict[str, str], missing: str
+    name: str,
+    value: str,
+    missing: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    program = (
-        f"import sys; sys.modules[{missing!r}] = None; from calls_mcp.cli.main import main; "
-        "sys.exit(main(['serve', '--sandbox']))"
-    )
-    ended = run(variables, program=("-c", program))
-    assert ended.returncode == 2
-    assert "pip install '.[otel]'" in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    monkeypatch.setenv(name, value)
+    monkeypatch.delitem(sys.modules, "calls_mcp.observability.telemetry_export", raising=False)
+    for module in (missing, *sys.modules):
+        if module == missing or module.startswith(f"{missing}."):
+            monkeypatch.setitem(sys.modules, module, None)
+    assert main(["serve", "--sandbox"]) == 2
+    told = capsys.readouterr().err
+    assert "pip install '.[otel]'" in told
+    assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -416,20 +428,6 @@ def test_the_metrics_address_can_be_ipv4_or_ipv6() -> None:
     for address in ("127.0.0.1:9464", "[::1]:9464", "localhost:0"):
         settings = load_settings({"calls_mcp_metrics_address": address})
         assert settings.telemetry.metrics_address == address
-
-
-def run(
-    variables: dict[str, str], *arguments: str, program: tuple[str, ...] = ("-m", "calls_mcp")
-) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(  # noqa: S603  # our own program
-        [sys.executable, *program, *arguments],
-        capture_output=True,
-        check=False,
-        encoding="utf-8",
-        env={**os.environ, **variables},
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-    )
 
 
 def parse(traceparent: str) -> tuple[str, str]:
