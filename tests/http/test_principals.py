@@ -348,7 +348,7 @@ async def test_audit_log_and_rate_limit_use_the_authenticated_principal(tmp_path
         ),
         ('[principals.a]\npolicy = "none.toml"\n', "none.toml: can't be read: No such file"),
         ('[principals."b c"]\n', "1: principals.b c: must be ASCII"),
-        ('[principals."Console:b"]\n', "1: principals.Console:b: must not be the name of the con"),
+        ('[principals."Console:b"]\n', "1: principals.Console:b: must not be console or begin"),
     ],
 )
 def test_a_fault_in_the_principals_file_is_reported_with_its_line(
