@@ -393,6 +393,11 @@ class Storage(_Group, alias_generator=_named("CALLS_MCP_STATE_")):
         return self.url.get_secret_value() if self.url else None
 
     @property
+    def is_external(self) -> bool:
+        """Return whether the settings name a store outside this process."""
+        return self.url is not None and not self.is_memory
+
+    @property
     def is_memory(self) -> bool:
         """Return whether the state is only in the memory of this process."""
         return self.location == "memory:"

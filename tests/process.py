@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,18 +119,26 @@ async def started(variables: dict[str, str], *arguments: str) -> AsyncGenerator[
             await process.wait()
 
 
-def modules_loaded_by(*arguments: str) -> set[str]:
-    """Return the modules that `calls-mcp` has loaded when its input ends."""
+def modules_loaded_by(*arguments: str, messages: Sequence[Mapping[str, object]] = ()) -> set[str]:
+    """Return the modules that `calls-mcp` has loaded once it has answered these messages."""
     code = (
         "import sys; from calls_mcp.cli.main import main; main(sys.argv[1:]); "
         "print('\\n'.join(sys.modules), file=sys.stderr)"
     )
-    ended = subprocess.run(  # noqa: S603
+    with subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        check=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         encoding="utf-8",
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-    )
-    return {*ended.stderr.splitlines()}
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        for message in messages:
+            process.stdin.write(f"{json.dumps(message)}\n")
+            process.stdin.flush()
+            if "id" in message:
+                assert '"result"' in process.stdout.readline()
+        _, loaded = process.communicate(timeout=60)
+    assert process.returncode == 0
+    return {*loaded.splitlines()}

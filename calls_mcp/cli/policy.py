@@ -5,7 +5,8 @@ from pathlib import Path
 
 from calls_mcp.cli.options import add_commands
 from calls_mcp.cli.terminal import say
-from calls_mcp.guard.policy import explain, load_policy
+from calls_mcp.guard.policy.explanation import explain
+from calls_mcp.guard.policy.rules import load_policy
 from calls_mcp.settings import load_path
 
 _EPILOG = """\

@@ -131,7 +131,7 @@ async def _open_state(
     unavailable: dict[str, str] = {}
     allows_links = runtime is None or settings.auth.mode == "none"
     async with AsyncExitStack() as stack:
-        approvals = (await runtime.services()).approvals if runtime else None
+        approvals = (await runtime.changes()).approvals if runtime else None
         if settings.storage.is_memory:
             unavailable["approvals"] = UNSHARED
         elif runtime is None:

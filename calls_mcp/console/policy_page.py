@@ -15,17 +15,11 @@ from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.templating import page
 from calls_mcp.errors import StoreUnavailable
-from calls_mcp.guard.policy import (
-    Policy,
-    Requirement,
-    explain_by_topic,
-    itemize,
-    load_policy,
-    requirements,
-)
+from calls_mcp.guard.policy.explanation import explain_by_topic, requirements
+from calls_mcp.guard.policy.rules import Policy, Requirement, itemize, load_policy
 from calls_mcp.observability.redaction import MASK
 from calls_mcp.settings import Settings
-from calls_mcp.storage import DAY
+from calls_mcp.storage.models import DAY
 from calls_mcp.tools.outcome import iso_time
 
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")  # in Markdown, for docs/settings.md
@@ -92,8 +86,8 @@ class PolicyPage:
             since = iso_time(console.clock() - DAY)
             read = AuditReader(console.audit_database).principals
             principals = await anyio.to_thread.run_sync(read, since)
-        services = await console.runtime.services()
-        limits = services.limits(console.runtime.access, policy)
+        changes = await console.runtime.changes()
+        limits = changes.limits(console.runtime.access, policy)
         found: dict[str, list[str]] = {}
         try:
             usage = await limits.usage(principals)

@@ -10,7 +10,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import phonenumbers
 from phonenumbers import PhoneNumber, PhoneNumberType, timezone
 
-from calls_mcp.guard.policy import CountryHours, Hours, Requirement, numbers_of, strictest
+from calls_mcp.guard.policy.destinations import numbers_of
+from calls_mcp.guard.policy.evaluation import strictest
+from calls_mcp.guard.policy.hours import CountryHours, Hours
+from calls_mcp.guard.policy.rules import Requirement
 from calls_mcp.guard.twiml_words import shown
 from calls_mcp.tools.wording import about
 

@@ -9,21 +9,13 @@ from typing import TYPE_CHECKING, cast
 
 from calls_mcp.audit import NOBODY, Authority, Decision, Entry
 from calls_mcp.errors import InvocationError, PolicyDenied
-from calls_mcp.guard.policy import (
-    Caps,
-    Hours,
-    Objection,
-    Policy,
-    Requirement,
-    action_of,
-    judge,
-    parties,
-    party,
-    strictest,
-)
+from calls_mcp.guard.policy.destinations import party
+from calls_mcp.guard.policy.evaluation import action_of, judge, parties, strictest
+from calls_mcp.guard.policy.hours import Hours
+from calls_mcp.guard.policy.rules import Caps, Objection, Policy, Requirement
 from calls_mcp.guard.twiml_document import dialed_at_once
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.storage import DAY, Binding
+from calls_mcp.storage.models import DAY, Binding
 from calls_mcp.tools.call_summary import LONGEST_ADDRESS
 from calls_mcp.tools.outcome import Caller, CallSummary, Outcome
 from calls_mcp.tools.validation import Arguments

@@ -9,7 +9,8 @@ import anyio
 from calls_mcp.errors import InvalidConfirmation, PolicyDenied
 from calls_mcp.guard.change import Stop
 from calls_mcp.guard.signing import Signer
-from calls_mcp.storage import Binding, PendingConfirmation, Storage
+from calls_mcp.storage.interface import Storage
+from calls_mcp.storage.models import Binding, PendingConfirmation
 from calls_mcp.tools.outcome import Confirmation, Outcome, iso_time
 
 if TYPE_CHECKING:

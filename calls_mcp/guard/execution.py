@@ -6,12 +6,10 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from calls_mcp.audit import AuditLog, Ending
+from calls_mcp.audit import Ending
 from calls_mcp.errors import AuditUnavailable, StoreUnavailable
-from calls_mcp.guard.approval_requests import ApprovalRequests
-from calls_mcp.guard.confirmations import Confirmations, as_used
-from calls_mcp.guard.decisions import UNRECORDED, Proceed, count_decision
-from calls_mcp.guard.limits import CallLimits
+from calls_mcp.guard.confirmations import as_used
+from calls_mcp.guard.decisions import UNRECORDED, Guard, Proceed, count_decision
 from calls_mcp.guard.send_once import Delivery, Sender
 from calls_mcp.tools.outcome import Outcome
 from calls_mcp.twilio.responses import no_usable_response
@@ -42,16 +40,13 @@ class _Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Executes changes. A change that was started is finished even if the client disconnects.
+    """Executes the changes that `guard` lets proceed.
 
-    `requests` are the approval requests, if the operator can be asked.
+    A change that was started is finished even if the client disconnects.
     """
 
     sender: Sender
-    confirmations: Confirmations
-    limits: CallLimits
-    requests: ApprovalRequests | None
-    audit: AuditLog
+    guard: Guard
 
     async def execute(self, approved: Proceed) -> Outcome:
         """Execute a change and return its outcome."""
@@ -72,7 +67,7 @@ class Executor:
         change, authority = attempt.approved.change, attempt.approved.authority
         entry = change.entry("allowed", authority)
         try:
-            record = await self.audit.begin(entry)
+            record = await self.guard.audit.begin(entry)
         except AuditUnavailable as error:  # so it must not be sent
             attempt.delivery = Delivery(Outcome.from_error(error))
             return
@@ -80,7 +75,7 @@ class Executor:
         try:
             attempt.delivery = await self.sender.send_once(change)
         finally:
-            if not await self.audit.end(record, _ending(attempt.delivery)):
+            if not await self.guard.audit.end(record, _ending(attempt.delivery)):
                 attempt.warnings.append(UNRECORDED)
 
     async def _settle_reservation(self, attempt: _Attempt) -> None:
@@ -88,7 +83,7 @@ class Executor:
             with attempt.warn_if_unavailable(
                 "the call limits could not be updated in the state store"
             ):
-                await self.limits.settle(attempt.approved.reservation, attempt.outcome)
+                await self.guard.limits.settle(attempt.approved.reservation, attempt.outcome)
 
     async def _settle_claim(self, attempt: _Attempt) -> None:
         """Settle the claim with the outcome, and close the approval request, if any."""
@@ -99,10 +94,10 @@ class Executor:
             outcome = as_used(attempt.delivery.outcome)
             attempt.delivery = replace(attempt.delivery, outcome=outcome)
         with attempt.warn_if_unavailable("this outcome could not be saved in the state store"):
-            await self.confirmations.settle(approved.claim.identifier, attempt.outcome)
+            await self.guard.confirmations.settle(approved.claim.identifier, attempt.outcome)
         request = approved.authority.approval_id
-        if self.requests is not None and request and approved.is_awaited:
-            await self.requests.close(approved.change.binding, request)
+        if self.guard.requests is not None and request and approved.is_awaited:
+            await self.guard.requests.close(approved.change.binding, request)
 
 
 def _ending(delivery: Delivery) -> Ending:

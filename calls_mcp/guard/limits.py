@@ -1,4 +1,4 @@
-"""Limits on tool calls, and on calls: how many in total, at once or to one number, and how long."""
+"""Limits on calls: how many in total, at once or to one number, and how long."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from calls_mcp.errors import (
     StoreUnavailable,
 )
 from calls_mcp.guard.change import Dialing
-from calls_mcp.guard.policy import Caps, Counts
+from calls_mcp.guard.policy.rules import Caps, Counts
 from calls_mcp.guard.repeated_calls import (
     EarlierCalls,
     Mark,
@@ -25,19 +25,10 @@ from calls_mcp.guard.repeated_calls import (
     named,
     noun,
 )
-from calls_mcp.storage import (
-    DAY,
-    CallsTo,
-    Frequency,
-    Limit,
-    LimitExceeded,
-    Storage,
-    TalkTime,
-    until_room,
-)
-from calls_mcp.storage.rate_limiter import RateLimiter
+from calls_mcp.storage.interface import Storage
+from calls_mcp.storage.limit import Limit, LimitExceeded
+from calls_mcp.storage.models import DAY, CallsTo, Frequency, TalkTime, until_room
 from calls_mcp.tools.call_summary import CallSummary, summarize
-from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.outcome import Outcome, Risk
 from calls_mcp.tools.wording import about, counted, ordinal
 from calls_mcp.twilio.client import TwilioClient
@@ -86,25 +77,6 @@ class Usage:
     principal: str
     used: int
     amount: int
-
-
-async def count_tool_call(
-    limiter: RateLimiter, caps: Caps, operation: Operation, principal: str
-) -> None:
-    """Count a tool call of a principal.
-
-    Raises:
-        PolicyDenied: The limit is reached.
-    """
-    name = "reads_per_minute" if operation.read_only else "changes_per_minute"
-    amount = getattr(caps, name)
-    if not amount:
-        return
-    exceeded = await limiter.hit([Limit(name, amount, 60, principal)])
-    if exceeded is not None:
-        reason = f"the limit of {counted(amount, 'tool call')} a minute is reached"
-        hint = f"Wait {about(exceeded.retry_after)}, then call tools less often."
-        raise PolicyDenied(f"caps.{name}", reason, hint)
 
 
 class CallLimits:

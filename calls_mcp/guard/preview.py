@@ -9,14 +9,9 @@ from itertools import groupby
 from calls_mcp.errors import NotApplicable
 from calls_mcp.guard.calling_hours import local_times
 from calls_mcp.guard.change import LONGEST_CALL, Change, state_of, status_of
-from calls_mcp.guard.policy import (
-    action_of,
-    is_premium_rate,
-    numbers_of,
-    parties,
-    party,
-    records,
-)
+from calls_mcp.guard.policy.destinations import is_premium_rate, numbers_of, party
+from calls_mcp.guard.policy.evaluation import action_of, parties
+from calls_mcp.guard.policy.twiml import records
 from calls_mcp.guard.repeated_calls import EarlierCalls
 from calls_mcp.guard.twiml_document import without_passwords
 from calls_mcp.guard.twiml_words import exactly, in_words, shown

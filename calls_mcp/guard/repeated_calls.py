@@ -12,7 +12,7 @@ from secrets import token_urlsafe
 
 from calls_mcp.errors import OutcomeNotStored, StoreUnavailable
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.storage import Storage
+from calls_mcp.storage.interface import Storage
 from calls_mcp.tools.outcome import Risk
 from calls_mcp.tools.wording import about
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 from calls_mcp.errors import InvocationError, OutcomeUnknown, StoreUnavailable
 from calls_mcp.guard.change import Change
-from calls_mcp.guard.policy import canonical
+from calls_mcp.guard.policy.destinations import canonical
 from calls_mcp.guard.recovery import LostResponse, PlacedCalls, Recovery
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.storage import Storage
+from calls_mcp.storage.interface import Storage
 from calls_mcp.tools.catalog import address_kind
 from calls_mcp.tools.outcome import Outcome
 from calls_mcp.twilio.client import TwilioClient

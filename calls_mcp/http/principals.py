@@ -40,7 +40,7 @@ from pydantic_core import ErrorDetails
 from starlette.authentication import AuthenticationError
 
 from calls_mcp.errors import ConfigurationError, FileError
-from calls_mcp.guard.policy import load_policy
+from calls_mcp.guard.policy.rules import load_policy
 from calls_mcp.service.authorization import (
     APPROVE,
     Grant,

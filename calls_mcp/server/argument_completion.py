@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 import mcp_types as types
 
-from calls_mcp.guard.policy import allows_caller
+from calls_mcp.guard.policy.destinations import allows_caller
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.server.permissions import Context, Permissions, invalid, names, principal_of
 from calls_mcp.server.prompts import Prompts

@@ -7,7 +7,7 @@ from typing import Literal
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
-from calls_mcp.guard.policy import explain
+from calls_mcp.guard.policy.explanation import explain
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.server import mcp_app as app
 from calls_mcp.server.permissions import (

@@ -21,7 +21,8 @@ from calls_mcp.observability import correlation
 from calls_mcp.service.approvals_webhook import ApprovalsWebhook
 from calls_mcp.service.authorization import renewed_for
 from calls_mcp.service.invocation import Invoker
-from calls_mcp.storage import ApprovalRequest, Storage
+from calls_mcp.storage.interface import Storage
+from calls_mcp.storage.models import ApprovalRequest
 from calls_mcp.tools.catalog import Json, Operation
 from calls_mcp.tools.outcome import Approval, Caller
 from calls_mcp.tools.validation import validate
@@ -195,16 +196,16 @@ class ApprovedChanges:
         """
         caller, operation = change.caller, change.operation
         async with self._invoker(change) as (invoker, is_permitted):
+            guard = (await invoker.executor()).guard
             if not is_permitted:
                 arguments = validate(operation, change.arguments)
-                await invoker.guard.refuse(identifier, arguments, caller, _revoked(operation))
+                await guard.refuse(identifier, arguments, caller, _revoked(operation))
                 return True
             approval = Approval(identifier, by="server")
             outcome = await invoker.invoke(operation, change.arguments, caller, approval)
-            confirmations = invoker.guard.confirmations
             if is_last or outcome.error_kind in _FINAL:
-                await confirmations.end(identifier, outcome)
-            return await confirmations.is_claimed(identifier)
+                await guard.confirmations.end(identifier, outcome)
+            return await guard.confirmations.is_claimed(identifier)
 
     async def _withdraw_obsolete(self) -> None:
         """Withdraw the pending requests whose changes could not be made even if approved."""
@@ -220,12 +221,13 @@ class ApprovedChanges:
     async def _withdraw_if_obsolete(self, identifier: str, change: _Change) -> None:
         caller, arguments = change.caller, validate(change.operation, change.arguments)
         async with self._invoker(change) as (invoker, is_permitted):
+            guard = (await invoker.executor()).guard
             if is_permitted:
                 until = anyio.current_time() + invoker.deadline
-                await invoker.guard.withdraw_if_obsolete(identifier, arguments, caller, until)
+                await guard.withdraw_if_obsolete(identifier, arguments, caller, until)
             elif request := await self.storage.find_request(identifier):
                 why = _revoked(change.operation).message
-                await invoker.guard.withdraw(request, arguments, caller, why)
+                await guard.withdraw(request, arguments, caller, why)
 
     @asynccontextmanager
     async def _invoker(self, change: _Change) -> AsyncGenerator[tuple[Invoker, bool]]:

@@ -13,7 +13,7 @@ from pydantic import PrivateAttr
 from calls_mcp.tools.catalog import Operation
 
 if TYPE_CHECKING:  # stdio starts faster without these
-    from calls_mcp.guard.policy import Policy
+    from calls_mcp.guard.policy.rules import Policy
     from calls_mcp.settings import Access
 
 Scope = Literal["calls:read", "calls:place", "calls:change", "calls:delete", "calls:approve"]

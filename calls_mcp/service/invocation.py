@@ -1,16 +1,16 @@
 """The request path: one tool call, from its arguments to its `Outcome`. It knows nothing of MCP."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 
 from calls_mcp.errors import InvalidArguments, InvocationError, PolicyDenied, Unavailable
-from calls_mcp.guard.decisions import Guard
-from calls_mcp.guard.execution import Executor
-from calls_mcp.guard.limits import count_tool_call
-from calls_mcp.guard.policy import Policy, judge_account
+from calls_mcp.guard.policy.accounts import judge_account
+from calls_mcp.guard.policy.rules import Policy
+from calls_mcp.guard.tool_calls import count_tool_call
 from calls_mcp.observability import telemetry
 from calls_mcp.service.cursors import Cursors
 from calls_mcp.service.listing import collect
@@ -22,6 +22,9 @@ from calls_mcp.tools.validation import Arguments, validate
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request, encode
 
+if TYPE_CHECKING:  # a read needs no guard
+    from calls_mcp.guard.execution import Executor
+
 
 async def ignore_progress(_done: float, _total: float, _what: str) -> None:
     """Ignore a progress report."""
@@ -32,15 +35,14 @@ class Invoker:
     """Runs operations on one account of the Calls API with one policy.
 
     `deadline` limits an invocation in seconds, and `result_tokens` the size of a list.
-    `sandbox` marks each result as not real.
+    `sandbox` marks each result as not real. `executor` returns what executes changes.
     """
 
     account_sid: str
     policy: Policy
     twilio: TwilioClient
     rates: RateLimiter
-    guard: Guard
-    executor: Executor
+    executor: "Callable[[], Awaitable[Executor]]"
     cursors: Cursors
     deadline: float
     result_tokens: int
@@ -102,11 +104,12 @@ class Invoker:
         if approval is None and "confirmation_token" in arguments.own:
             approval = Approval(arguments.own["confirmation_token"])
         until = anyio.current_time() + self.deadline
+        executor = await self.executor()
         with telemetry.guard_span():
-            decision = await self.guard.decide(arguments, caller, until, approval, report)
+            decision = await executor.guard.decide(arguments, caller, until, approval, report)
         if isinstance(decision, Outcome):
             return decision
-        return await self.executor.execute(decision)
+        return await executor.execute(decision)
 
     async def _read(
         self,

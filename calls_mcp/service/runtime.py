@@ -22,9 +22,10 @@ from calls_mcp.tools.outcome import Caller, Outcome
 from calls_mcp.twilio.environment import named_certificates, named_proxy
 
 if TYPE_CHECKING:
-    from calls_mcp.guard.policy import Policy
+    from calls_mcp.guard.policy.rules import Policy
     from calls_mcp.service.approved_changes import ApprovedChanges
     from calls_mcp.service.authorization import Grant, Overrides
+    from calls_mcp.service.changes import Changes
     from calls_mcp.service.invocation import Invoker
     from calls_mcp.service.wiring import Services
 
@@ -100,8 +101,7 @@ class Runtime:
         if settings.telemetry.export != "off" or settings.telemetry.metrics_address:
             self._resources.enter_context(_exporting(settings))
         self._check_environment()
-        has_store = settings.storage.url and not settings.storage.is_memory
-        if settings.guard.policy or has_store:
+        if settings.guard.policy or settings.storage.is_external:
             await self._entry()
 
     def _check_environment(self) -> None:
@@ -137,16 +137,16 @@ class Runtime:
         An invoker is created on first use, which keeps the start fast, and again whenever the
         principal's overrides change.
         """
-        entry = await self._entry(principal, overrides)
         self._running += 1
         try:
-            yield entry.invoker
+            yield (await self._entry(principal, overrides)).invoker
         finally:
             self._running -= 1
             if not self._running:
                 await self._close_unused()
                 if self._is_idle and not self._running:
                     self._is_idle.set()
+                    self._is_idle = None
 
     async def run_when_approved(
         self,
@@ -163,7 +163,8 @@ class Runtime:
         identifier = outcome.confirmation and outcome.confirmation.approval
         if identifier and self._services and self._tasks:
             if self._approved is None:
-                self._approved = self._services.approved_changes(
+                changes = await self._services.changes()
+                self._approved = changes.approved_changes(
                     self.invoker, self._tasks, self.ending, self._poll
                 )
             await self._approved.add(identifier, operation, arguments, caller, grant)
@@ -199,6 +200,14 @@ class Runtime:
                 self._services.clients.finish_by(self._deadline)
         return self._services
 
+    async def changes(self) -> "Changes":
+        """Return what all changes share, with the state store and the audit log.
+
+        Raises:
+            ConfigurationError: As when the runtime is entered.
+        """
+        return await (await self.services()).changes()
+
     def watches(self, background: BackgroundTasks) -> Watches:
         """Return the watches of live calls, which end when the server is about to stop."""
         if background not in self._watches:
@@ -212,13 +221,15 @@ class Runtime:
         watches.close()
 
     async def warm_up(self) -> None:
-        """Load what the first invocation needs, in advance.
+        """Load what the first invocations need, in advance.
 
         Errors are suppressed here, because the invocation reports them.
         """
         with suppress(CallsError):
             await anyio.to_thread.run_sync(import_module, "calls_mcp.service.wiring")
             await self._entry()
+            await self.idle()  # a first call is answered before this loads what changes need
+            await anyio.to_thread.run_sync(import_module, "calls_mcp.service.changes")
 
     async def finish(self, moment: float) -> None:
         """Wait for running invocations; at `moment` (anyio's clock), give up requests to the API.
@@ -234,7 +245,7 @@ class Runtime:
     async def idle(self) -> None:
         """Wait until no invocation is running."""
         if self._running:
-            self._is_idle = anyio.Event()
+            self._is_idle = self._is_idle or anyio.Event()
             await self._is_idle.wait()
 
     async def is_ready(self) -> bool:
@@ -246,7 +257,7 @@ class Runtime:
             ConfigurationError: As when the runtime is entered.
         """
         entry, services = await self._entry(), await self.services()
-        if not await services.is_ready():
+        if not await (await services.changes()).is_ready():
             return False
         return services.clients.client(entry.access).circuit != "open"
 

@@ -14,14 +14,13 @@ from typing import ClassVar, Literal
 import anyio
 
 from calls_mcp.errors import StoreUnavailable
+from calls_mcp.storage.limit import Limit, LimitExceeded
 from calls_mcp.storage.models import (
     ApprovalRequest,
     CallsTo,
     ConfirmationState,
     Durability,
     Frequency,
-    Limit,
-    LimitExceeded,
     OperatorDecision,
     PendingConfirmation,
     PendingPage,

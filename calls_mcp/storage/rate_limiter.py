@@ -3,12 +3,15 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import anyio
 
 from calls_mcp.errors import StoreUnavailable
-from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import Limit, LimitExceeded
+from calls_mcp.storage.limit import Limit, LimitExceeded
+
+if TYPE_CHECKING:
+    from calls_mcp.storage.interface import Storage
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +26,7 @@ class RateLimiter:
     While the store can't be reached, the process counts alone, so that requests are not delayed.
     """
 
-    def __init__(self, shared: Storage | None, clock: Callable[[], float]) -> None:
+    def __init__(self, shared: "Storage | None", clock: Callable[[], float]) -> None:
         self._shared = shared
         self._clock = clock
         self._local_until = 0.0

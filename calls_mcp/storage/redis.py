@@ -21,6 +21,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavailable
 from calls_mcp.storage.interface import Storage
+from calls_mcp.storage.limit import Limit, LimitExceeded
 from calls_mcp.storage.models import (
     DAY,
     WEEK,
@@ -30,8 +31,6 @@ from calls_mcp.storage.models import (
     ConfirmationState,
     Durability,
     Frequency,
-    Limit,
-    LimitExceeded,
     OperatorDecision,
     PendingConfirmation,
     PendingPage,

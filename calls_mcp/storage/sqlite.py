@@ -14,6 +14,7 @@ from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavaila
 from calls_mcp.storage import restore_detection
 from calls_mcp.storage.database import Database, Query, querying
 from calls_mcp.storage.interface import Storage, explain
+from calls_mcp.storage.limit import Limit, LimitExceeded
 from calls_mcp.storage.models import (
     DAY,
     WEEK,
@@ -22,8 +23,6 @@ from calls_mcp.storage.models import (
     CallsTo,
     ConfirmationState,
     Frequency,
-    Limit,
-    LimitExceeded,
     OperatorDecision,
     PendingConfirmation,
     PendingPage,

@@ -14,7 +14,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from calls_mcp.emulator.testing import RunningEmulator
-from calls_mcp.storage import default_path
+from calls_mcp.storage.database import default_path
 from calls_mcp.tools.phone_number import formatted
 from tests.audit_records import records_in
 from tests.cli.terminal import on_terminal

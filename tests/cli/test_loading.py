@@ -11,6 +11,16 @@ from tests.process import LEGACY, environment, modules_loaded_by
 
 pytestmark = pytest.mark.process
 
+_HELLO = {
+    "protocolVersion": LEGACY,
+    "capabilities": {},
+    "clientInfo": {"name": "raw", "version": "1"},
+}
+_GREETING = (
+    {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": _HELLO},
+    {"jsonrpc": "2.0", "method": "notifications/initialized"},
+)
+
 
 def test_serving_on_stdio_loads_none_of_the_other_commands() -> None:
     loaded = modules_loaded_by("serve", "--sandbox")
@@ -42,17 +52,18 @@ def test_modules_of_a_tool_call_are_not_loaded_at_start(
     assert loaded.isdisjoint({f"calls_mcp.{module}" for module in later})
 
 
+def test_a_read_loads_none_of_what_only_changes_need() -> None:
+    read = {"name": "fetch_call", "arguments": {"sid": f"CA{'0' * 32}"}}
+    call = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": read}
+    loaded = modules_loaded_by("serve", "--sandbox", messages=(*_GREETING, call))
+    assert "calls_mcp.service.invocation" in loaded
+    needed = ("audit", "guard.decisions", "guard.policy.evaluation", "storage.interface")
+    assert all(find_spec(f"calls_mcp.{module}") for module in needed)
+    assert loaded.isdisjoint({f"calls_mcp.{module}" for module in needed})
+
+
 def test_modules_of_a_tool_call_are_loaded_after_the_tools_are_listed() -> None:
-    hello = {
-        "protocolVersion": LEGACY,
-        "capabilities": {},
-        "clientInfo": {"name": "raw", "version": "1"},
-    }
-    messages = (
-        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
-        {"jsonrpc": "2.0", "method": "notifications/initialized"},
-        {"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
-    )
+    messages = (*_GREETING, {"jsonrpc": "2.0", "id": 2, "method": "tools/list"})
     with subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "calls_mcp"],
         env=environment("http://127.0.0.1:9"),
@@ -68,8 +79,8 @@ def test_modules_of_a_tool_call_are_loaded_after_the_tools_are_listed() -> None:
         loaded: set[str] = set()
         for line in server.stderr:
             loaded.add(line.rpartition("|")[2].strip())
-            if "httpcore" in loaded:  # by a new client of the API, once all else is loaded
+            if "calls_mcp.service.approved_changes" in loaded:  # which comes last
                 break
         server.kill()
-    assert loaded >= {"calls_mcp.guard.decisions", "calls_mcp.service.invocation", "httpx"}
+    assert loaded >= {"calls_mcp.guard.decisions", "calls_mcp.service.invocation", "httpcore"}
     assert loaded.isdisjoint({"calls_mcp.emulator", "phonenumbers", "redis"})

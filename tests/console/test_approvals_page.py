@@ -10,8 +10,8 @@ from xml.sax.saxutils import escape
 import anyio
 import pytest
 
-from calls_mcp.storage import ApprovalRequest, Binding, OperatorDecision, models
-from calls_mcp.storage.models import as_json
+from calls_mcp.storage import models
+from calls_mcp.storage.models import ApprovalRequest, Binding, OperatorDecision, as_json
 from calls_mcp.tools.outcome import Preview
 from tests.audit_records import records_in
 from tests.console.harness import (

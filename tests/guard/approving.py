@@ -5,14 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from calls_mcp.guard.approval_requests import ApprovalRequests
-from calls_mcp.storage import ApprovalRequest, Binding
+from calls_mcp.storage.models import ApprovalRequest, Binding
 from tests.harness import Agent, Harness
 
 
 async def approve_next(harness: Harness, agent: Agent, call: dict[str, object]) -> None:
     """Request a call, and approve it as the operator."""
     await agent.call("create_call", **call)
-    approvals = (await harness.runtime.services()).approvals
+    approvals = (await harness.runtime.changes()).approvals
     assert approvals
     (request,) = await approvals.pending()
     assert await approvals.decide(request, approve=True, by="ann")

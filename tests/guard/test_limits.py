@@ -18,12 +18,14 @@ from calls_mcp.emulator import Emulator, ManualClock
 from calls_mcp.errors import OutcomeNotStored, PolicyDenied, StoreUnavailable
 from calls_mcp.guard.change import Dialing
 from calls_mcp.guard.limits import CallLimits, Reservation
-from calls_mcp.guard.policy import Caps, load_policy
+from calls_mcp.guard.policy.rules import Caps, load_policy
 from calls_mcp.guard.repeated_calls import EarlierCalls
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
-from calls_mcp.storage import DAY, Storage, StorageOptions, open_storage
+from calls_mcp.storage.interface import Storage
+from calls_mcp.storage.models import DAY, StorageOptions
+from calls_mcp.storage.opening import open_storage
 from calls_mcp.storage.sqlite import SqliteStorage
 from calls_mcp.tools.phone_number import formatted
 from calls_mcp.twilio.client import TwilioClient

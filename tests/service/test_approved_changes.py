@@ -12,7 +12,7 @@ import pytest
 from calls_mcp.errors import NotAttempted
 from calls_mcp.guard.operator_decisions import Approvals, Progress, open_approvals
 from calls_mcp.service.approved_changes import ApprovedChanges
-from calls_mcp.storage import ApprovalRequest
+from calls_mcp.storage.models import ApprovalRequest
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
 from tests.guard.test_operator_decisions import Scene, scene

@@ -3,7 +3,9 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.storage import Storage, StorageOptions, open_storage
+from calls_mcp.storage.interface import Storage
+from calls_mcp.storage.models import StorageOptions
+from calls_mcp.storage.opening import open_storage
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ from multiprocessing.synchronize import Barrier, Semaphore
 from typing import ParamSpec, TypeVar
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.storage import Storage, StorageOptions, open_storage
+from calls_mcp.storage.interface import Storage
+from calls_mcp.storage.models import StorageOptions
+from calls_mcp.storage.opening import open_storage
 
 COUNT = 4
 TIMES = 25

@@ -9,16 +9,16 @@ import pytest
 import redis
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.storage import (
+from calls_mcp.storage.interface import Storage
+from calls_mcp.storage.models import (
     ApprovalRequest,
     Binding,
     OperatorDecision,
     PendingPage,
     Position,
-    Storage,
     StorageOptions,
-    open_storage,
 )
+from calls_mcp.storage.opening import open_storage
 from calls_mcp.tools.outcome import Preview, Risk
 
 pytestmark = pytest.mark.anyio

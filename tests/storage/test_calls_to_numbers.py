@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.storage import CallsTo, Frequency, LimitExceeded, Storage, StorageOptions
+from calls_mcp.storage.interface import Storage
+from calls_mcp.storage.limit import LimitExceeded
+from calls_mcp.storage.models import CallsTo, Frequency, StorageOptions
 from calls_mcp.storage.sqlite import SqliteStorage
 
 pytestmark = pytest.mark.anyio

@@ -14,19 +14,18 @@ import pytest
 
 from calls_mcp.emulator import ManualClock
 from calls_mcp.errors import StoreUnavailable
-from calls_mcp.storage import (
+from calls_mcp.storage.database import Database
+from calls_mcp.storage.limit import Limit, LimitExceeded
+from calls_mcp.storage.models import (
     Binding,
     CallsTo,
     Frequency,
-    Limit,
-    LimitExceeded,
     OperatorDecision,
     PendingConfirmation,
     StorageOptions,
     TalkTime,
-    open_storage,
 )
-from calls_mcp.storage.database import Database
+from calls_mcp.storage.opening import open_storage
 from calls_mcp.tools.outcome import Outcome
 
 from . import processes

@@ -11,7 +11,10 @@ import anyio
 import pytest
 
 from calls_mcp.errors import ConfigurationError, StoreUnavailable
-from calls_mcp.storage import Binding, PendingConfirmation, Storage, default_path, open_storage
+from calls_mcp.storage.database import default_path
+from calls_mcp.storage.interface import Storage
+from calls_mcp.storage.models import Binding, PendingConfirmation
+from calls_mcp.storage.opening import open_storage
 
 pytestmark = pytest.mark.anyio
 

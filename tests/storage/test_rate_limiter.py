@@ -4,7 +4,10 @@ from dataclasses import replace
 import pytest
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.storage import Limit, LimitExceeded, RateLimiter, StorageOptions, open_storage
+from calls_mcp.storage.limit import Limit, LimitExceeded
+from calls_mcp.storage.models import StorageOptions
+from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.rate_limiter import RateLimiter
 
 from .redis_server import RedisServer
 

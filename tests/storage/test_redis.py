@@ -9,15 +9,10 @@ import pytest
 from calls_mcp.emulator import ManualClock
 from calls_mcp.guard.confirmations import Claim, Confirmations
 from calls_mcp.guard.signing import Signer
-from calls_mcp.storage import (
-    Binding,
-    Limit,
-    LimitExceeded,
-    PendingConfirmation,
-    Storage,
-    StorageOptions,
-    open_storage,
-)
+from calls_mcp.storage.interface import Storage
+from calls_mcp.storage.limit import Limit, LimitExceeded
+from calls_mcp.storage.models import Binding, PendingConfirmation, StorageOptions
+from calls_mcp.storage.opening import open_storage
 from tests.storage.redis_server import RedisServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]

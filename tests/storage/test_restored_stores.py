@@ -15,14 +15,10 @@ from calls_mcp.errors import StoreUnavailable
 from calls_mcp.guard.change import Stop
 from calls_mcp.guard.confirmations import Confirmations
 from calls_mcp.guard.signing import Signer
-from calls_mcp.storage import (
-    Binding,
-    PendingConfirmation,
-    Storage,
-    StorageOptions,
-    open_storage,
-    restore_detection,
-)
+from calls_mcp.storage import restore_detection
+from calls_mcp.storage.interface import Storage
+from calls_mcp.storage.models import Binding, PendingConfirmation, StorageOptions
+from calls_mcp.storage.opening import open_storage
 from calls_mcp.tools.outcome import Outcome
 from tests.harness import placing
 from tests.http.test_replicas import pair

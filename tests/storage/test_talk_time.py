@@ -6,7 +6,9 @@ import anyio
 import pytest
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.storage import Limit, Storage, TalkTime
+from calls_mcp.storage.interface import Storage
+from calls_mcp.storage.limit import Limit
+from calls_mcp.storage.models import TalkTime
 
 pytestmark = pytest.mark.anyio
 

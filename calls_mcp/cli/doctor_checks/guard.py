@@ -12,13 +12,15 @@ from calls_mcp.audit import audit_path, obstacle
 from calls_mcp.cli.doctor_checks import Finding
 from calls_mcp.cli.doctor_checks.variables import mask_url
 from calls_mcp.errors import ConfigurationError, StoreUnavailable
-from calls_mcp.guard.policy import Policy, load_policy, summary
+from calls_mcp.guard.policy.explanation import summary
+from calls_mcp.guard.policy.rules import Policy, load_policy
 from calls_mcp.observability.redaction import one_line
 from calls_mcp.service.approvals_webhook import probe
 from calls_mcp.settings import Settings
-from calls_mcp.storage import Durability, StorageOptions, open_storage
 from calls_mcp.storage.database import NEWER, database_path, is_unusable
 from calls_mcp.storage.interface import error_text
+from calls_mcp.storage.models import Durability, StorageOptions
+from calls_mcp.storage.opening import open_storage
 
 _STATE = "export CALLS_MCP_STATE_URL=…"
 _AUDIT = "export CALLS_MCP_AUDIT_DATABASE=FILE"

@@ -1,4 +1,4 @@
-"""Apply the policy to one invocation. It has no state; `guard/limits.py` counts."""
+"""Apply the policy to one invocation. It has no state, so it does not count."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, get_args
 
 from calls_mcp.errors import PolicyDenied
+from calls_mcp.guard.policy.accounts import judge_account, object_to_account
 from calls_mcp.guard.policy.destinations import (
     allows_caller,
     object_to_destination,
@@ -62,7 +63,7 @@ def judge(
     requirement, rule = _requirement(policy, arguments)
     if requirement == "deny":
         raise PolicyDenied(rule, "this kind of change is denied", _DENIED)
-    account = _object_to_account(policy, account_sid)
+    account = object_to_account(policy, account_sid)
     _refuse(chain(account, _objections(policy, arguments), others))
     added = dict(_added(policy.caps, arguments))
     if not added:
@@ -72,22 +73,6 @@ def judge(
         f"the operator's policy sets {name} to {value} seconds" for name, value in added.items()
     )
     return Judgement(requirement, rule, whole, tuple(notes), frozenset(added))
-
-
-def judge_account(policy: Policy, account_sid: str) -> None:
-    """Check that the policy allows the account, also for reads.
-
-    Raises:
-        PolicyDenied: The account is not allowed.
-    """
-    _refuse(_object_to_account(policy, account_sid))
-
-
-def _object_to_account(policy: Policy, account_sid: str) -> Iterator[Objection]:
-    allowed = policy.accounts.allow
-    if allowed and account_sid not in allowed:
-        hint = "Leave account_sid out, or ask the operator to allow this account."
-        yield Objection("accounts.allow", "this account is not allowed", hint)
 
 
 def strictest(needs: Mapping[Requirement, str]) -> tuple[Requirement, str]:

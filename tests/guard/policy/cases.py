@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from calls_mcp.errors import PolicyDenied
-from calls_mcp.guard.policy import Policy, judge, load_policy
+from calls_mcp.guard.policy.evaluation import judge
+from calls_mcp.guard.policy.rules import Policy, load_policy
 from calls_mcp.tools.catalog import Json, load_operations
 from calls_mcp.tools.validation import Arguments, validate
 

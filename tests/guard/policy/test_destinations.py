@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls_mcp.guard.policy import Requirement, canonical, judge
+from calls_mcp.guard.policy.destinations import canonical
+from calls_mcp.guard.policy.evaluation import judge
+from calls_mcp.guard.policy.rules import Requirement
 from calls_mcp.tools.catalog import Json
 from tests.guard.policy.cases import (
     ACCOUNT,
@@ -346,7 +348,7 @@ def test_the_numbering_plans_are_loaded_only_if_a_rule_needs_them(to: str) -> No
     program = (
         "import sys\n"
         "from dataclasses import replace\n"
-        "from calls_mcp.guard.policy import load_policy\n"
+        "from calls_mcp.guard.policy.rules import load_policy\n"
         "from calls_mcp.guard.policy.destinations import object_to_destination\n"
         "rules = load_policy().destinations\n"
         "free = replace(rules, deny_number_types=())\n"

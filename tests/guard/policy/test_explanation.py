@@ -4,8 +4,9 @@ from typing import Any, get_args
 
 import pytest
 
-from calls_mcp.guard.policy import CountryHours, Requirement, Span, explain, summary
-from calls_mcp.guard.policy.hours import ALWAYS, NEVER
+from calls_mcp.guard.policy.explanation import explain, summary
+from calls_mcp.guard.policy.hours import ALWAYS, NEVER, CountryHours, Span
+from calls_mcp.guard.policy.rules import Requirement
 from tests.guard.policy.cases import BERLIN, OTHER, SHIPPED, changed
 
 

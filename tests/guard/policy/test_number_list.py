@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from calls_mcp.cli.main import main
 from calls_mcp.errors import FileError
-from calls_mcp.guard.policy import Policy, load_policy
 from calls_mcp.guard.policy.number_list import load_numbers
+from calls_mcp.guard.policy.rules import Policy, load_policy
 from tests.guard.approving import approve_next, as_it_is_found
 from tests.guard.policy.cases import BERLIN, SWISS, asked, refusal, ruling
 from tests.harness import open_harness, placing

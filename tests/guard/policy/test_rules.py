@@ -9,7 +9,7 @@ import phonenumbers
 import pytest
 
 from calls_mcp.errors import FileError
-from calls_mcp.guard.policy import load_policy
+from calls_mcp.guard.policy.rules import load_policy
 from calls_mcp.tools.catalog import CONFIG
 from tests.guard.policy.cases import SHIPPED
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twilio.twiml import TwiML, voice_response
 
-from calls_mcp.guard.policy import judge, parties
+from calls_mcp.guard.policy.evaluation import judge, parties
 from calls_mcp.guard.twiml_document import read_values
 from tests.guard.policy.cases import (
     ACCOUNT,
