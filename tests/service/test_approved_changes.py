@@ -284,8 +284,9 @@ async def test_a_request_about_a_call_that_has_ended_is_withdrawn(tmp_path: Path
         here.harness.clock.advance(60)
         ending = {"sid": sid, "status": "completed"}
         assert (await agent.call("update_call", **ending))["outcome"] == "awaiting_operator"
+        request = await here.waiting()
         here.harness.clock.advance(3700)
-        reason = await withdrawn(here, await here.waiting())
+        reason = await withdrawn(here, request)
         assert "it is completed" in reason
         told = await agent.call("update_call", **ending)
         assert told["outcome"] == "expired"
@@ -302,9 +303,10 @@ async def test_a_request_about_a_record_that_is_gone_is_withdrawn(tmp_path: Path
         sid = await agent.place()
         here.harness.clock.advance(3700)
         assert (await agent.call("delete_call", sid=sid))["outcome"] == "awaiting_operator"
+        request = await here.waiting()
         here.harness.emulator.reset()
         here.harness.clock.advance(20)
-        reason = await withdrawn(here, await here.waiting())
+        reason = await withdrawn(here, request)
         assert reason == "The record of the call no longer exists."
 
 
@@ -314,8 +316,9 @@ async def test_a_call_outside_calling_hours_is_withdrawn(tmp_path: Path) -> None
         here.harness.clock.advance(10 * 3600)  # 09:13 in Berlin
         call = placing(to="+4930123456")
         assert (await agent.call("create_call", **call))["outcome"] == "awaiting_operator"
+        request = await here.waiting()
         here.harness.clock.advance(12 * 3600)
-        assert "(hours.outside)" in await withdrawn(here, await here.waiting())
+        assert "(hours.outside)" in await withdrawn(here, request)
     assert here.harness.changes == []
 
 
