@@ -50,7 +50,7 @@ class Reaction:
 
     Attributes:
         at: Seconds after the answer, None to react to `hears`.
-        hears: Words that a prompt contains, in any case.
+        hears: Words that a prompt contains, ignoring case.
         after: Seconds between the end of that prompt and the reaction.
         press: Keys to press: `0`-`9`, `*`, `#`, `A`-`D`; `w` waits half a second, `W` a second.
         say: Words to say.

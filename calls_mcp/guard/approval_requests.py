@@ -219,7 +219,7 @@ class Heartbeat:
 
 
 async def is_alive(storage: Storage, server: str) -> bool:
-    """Return whether the process `server` wrote a heartbeat in the last seconds.
+    """Return whether the process `server` wrote a heartbeat in the last few seconds.
 
     Raises:
         StoreUnavailable: The store can't be reached.

@@ -146,7 +146,7 @@ def _hint(rules: CountryHours, place: LocalTimes, now: datetime) -> str:
 
 
 def _openings(rules: CountryHours, times: Sequence[datetime], now: datetime) -> Iterator[datetime]:
-    """Yield the times in the next days at which calls become allowed in all zones."""
+    """Yield the times in the next week at which calls become allowed in all zones."""
     for local in times:
         for days in range(8):
             date = local.date() + timedelta(days)

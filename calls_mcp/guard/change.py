@@ -31,12 +31,13 @@ _LONGEST_QUEUE = 600  # seconds until it rings
 
 @dataclass(frozen=True, slots=True)
 class Dialing:
-    """The parties that a change calls, each in its canonical spelling, and `times` calls in all.
+    """The parties that a change calls, each in its canonical spelling.
 
-    At most `at_once` of these are live at the same time; none if a live call only gets a new time
-    limit. `sid` is the live call that is changed; empty for a new call. Each lasts at most
-    `longest` seconds, or `extended` seconds if it is changed later; after `lifetime` seconds they
-    have certainly ended. `until` is the invocation's deadline (anyio's clock).
+    There are `times` calls in all, of which at most `at_once` are live at the same time: 0 if a
+    live call only gets a new time limit. `sid` is the live call that is changed; empty for a new
+    call. Each lasts at most `longest` seconds, or `extended` seconds if it is changed later; after
+    `lifetime` seconds they have certainly ended. `until` is the invocation's deadline (anyio's
+    clock).
     """
 
     parties: tuple[str, ...]

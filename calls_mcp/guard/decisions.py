@@ -385,7 +385,7 @@ class Guard:
                 raise
 
     async def _use(self, proceed: Proceed, claim: Claim) -> Proceed | Stop:
-        """Proceed with a claim unless something has changed since the preview. Then settle it."""
+        """Proceed with a claim, or settle it if something has changed since the preview."""
         authority = proceed.authority
         decision: Proceed | Stop = Stop("expired", expired("The change was interrupted."))
         try:

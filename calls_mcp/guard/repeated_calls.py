@@ -63,7 +63,7 @@ class RepeatedCalls:
         return EarlierCalls(tuple(filter(None, found.values())), frozenset(found))
 
     async def mark(self, parties: Sequence[str], known: frozenset[str]) -> tuple[Mark, ...] | None:
-        """Set all marks and return them; None if another call than the `known` has one of them.
+        """Set all marks and return them; None if a call that is not `known` has one of them.
 
         All servers set the marks in the same order and stop at the first failure, so exactly one of
         several simultaneous calls gets all of them.

@@ -123,7 +123,7 @@ def _without_password(attribute: re.Match[bytes]) -> bytes:
 
 @lru_cache(maxsize=8)  # the policy, the limits and the preview all read the TwiML of a change
 def read_values(twiml: str) -> tuple[Value, ...]:
-    """Return everything in a document that is not plain, and what absent attributes mean.
+    """Return everything in a document that is not `plain`, and what absent attributes mean.
 
     An empty attribute counts as absent. A document that is malformed has one value of that kind,
     whose text says why.

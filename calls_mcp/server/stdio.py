@@ -39,7 +39,7 @@ _STDIN, _STDOUT, _STDERR = 0, 1, 2
 async def serve_stdio(server: Server[Any], runtime: Runtime) -> None:
     """Serve until the end of input, SIGINT or SIGTERM, and then close `runtime`.
 
-    After a signal, a change that was sent has a few seconds to finish. Otherwise it is recorded as
+    After a signal, a change that was sent has 1.5 seconds to finish. Otherwise it is recorded as
     unknown.
     """
     with receive_signals(_GRACE) as signals:

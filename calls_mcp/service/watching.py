@@ -77,7 +77,7 @@ class Reader(Protocol):
         ...
 
     async def fetch(self) -> Outcome:
-        """Read the call with the permissions at the last call of `topic`."""
+        """Read the call with the permissions that `topic` last checked."""
         ...
 
 

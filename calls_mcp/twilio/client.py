@@ -186,7 +186,7 @@ class TwilioClient:
 
     @contextmanager
     def cancel_at(self, deadline: float) -> Generator[None]:
-        """Cancel the body at `deadline` (anyio's clock) or at that of `finish_by`."""
+        """Cancel the `with` block at `deadline` (anyio's clock) or at that of `finish_by`."""
         with anyio.CancelScope(deadline=min(deadline, self._deadline)) as scope:
             self._scopes.add(scope)
             try:

@@ -35,7 +35,7 @@ def object_to_url(
 ) -> Iterator[Objection]:
     """Yield the objections of `rules` to `url` in the argument `name`.
 
-    `scheme` is that of the URL, or its secure variant: http or ws.
+    The URL must have this `scheme` or its secure variant (https or wss).
     """
     if danger := _danger(url, scheme):
         yield Objection("urls.always", f"{name} is a URL {danger}", _ALWAYS)
