@@ -253,6 +253,30 @@ async def test_another_client_of_the_server_is_still_asked(harness: Harness) -> 
     assert len(user.asked) == 1
 
 
+@pytest.mark.requirement("06")
+async def test_a_client_that_only_opens_urls_gets_a_token() -> None:
+    raw = Client2026({"elicitation": {"url": {}}})
+    async with open_service() as service:
+        told = await service.tool_from(raw, "create_call", placing())
+    assert told["structuredContent"]["outcome"] == "confirmation_required"
+
+
+@pytest.mark.requirement("15")
+async def test_an_empty_elicitation_capability_gets_a_form_and_results_are_not_cached() -> None:
+    async with open_service() as service:
+        call = partial(service.tool_from, Client2026({"elicitation": {}}))
+        question = await call("create_call", placing())
+        assert question["resultType"] == "input_required"
+        assert "Call +1 500" in question["inputRequests"]["confirm"]["params"]["message"]
+        state = question["requestState"]
+        done = await call("create_call", placing(), requestState=state, inputResponses=CONFIRMED)
+        read = await call("list_calls", {})
+    assert done["structuredContent"]["outcome"] == "done"
+    for result in (question, done, read):
+        assert result.get("cacheScope", "private") == "private"
+        assert result.get("ttlMs", 0) == 0
+
+
 @pytest.mark.parametrize("kind", UNANSWERED)
 async def test_a_client_that_cannot_open_the_approval_page_is_asked_once(
     kind: str, tmp_path: Path

@@ -318,40 +318,6 @@ def test_invalid_json_values_are_refused_and_do_not_end_the_server() -> None:
     assert "Traceback" not in err
 
 
-def place(wire: Wire, elicitation: dict[str, Any], **more: object) -> dict[str, Any]:
-    """Place a call as a client with this capability. Return the result."""
-    meta = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": elicitation}}
-    answer = wire.ask("tools/call", name="create_call", arguments=placing(), _meta=meta, **more)
-    result: dict[str, Any] = answer["result"]
-    return result
-
-
-@pytest.mark.requirement("06")
-def test_a_client_that_only_opens_urls_gets_a_token() -> None:
-    with running() as wire:
-        answer = place(wire, {"url": {}})
-        assert answer["structuredContent"]["outcome"] == "confirmation_required"
-        ended(wire)
-
-
-@pytest.mark.requirement("15")
-def test_a_client_with_an_empty_elicitation_capability_gets_a_form_and_results_are_not_cached() -> (
-    None
-):
-    with running() as wire:
-        question = place(wire, {})
-        assert question["resultType"] == "input_required"
-        assert "Call +1 500" in question["inputRequests"]["confirm"]["params"]["message"]
-        yes = {"confirm": {"action": "accept", "content": {"approve": True}}}
-        done = place(wire, {}, requestState=question["requestState"], inputResponses=yes)
-        read = wire.ask("tools/call", name="list_calls", arguments={})["result"]
-        ended(wire)
-    assert done["structuredContent"]["outcome"] == "done"
-    for result in (question, done, read):
-        assert result.get("cacheScope", "private") == "private"
-        assert result.get("ttlMs", 0) == 0
-
-
 @pytest.mark.anyio
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("user", [User(), None], ids=["can ask", "can not ask"])
