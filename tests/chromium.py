@@ -41,6 +41,9 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+# Playwright's default of 5 s is short for a busy machine.
+async_api.expect.set_options(timeout=30_000)
+sync_api.expect.set_options(timeout=30_000)
 
 
 @contextmanager
