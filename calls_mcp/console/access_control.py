@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from calls_mcp.console.address import Address
 from calls_mcp.console.browser_sessions import SESSION_SECONDS, Session
 from calls_mcp.console.context import ConsoleContext
+from calls_mcp.console.listen_address import Address
 from calls_mcp.errors import StoreUnavailable
 
 _CONTENT_SECURITY_POLICY = (

@@ -18,15 +18,15 @@ from starlette.types import ASGIApp
 
 from calls_mcp.audit import audit_path
 from calls_mcp.console.access_control import AccessControl
-from calls_mcp.console.address import Address, require_safe
 from calls_mcp.console.approvals_page import ApprovalsPage
 from calls_mcp.console.audit_page import AuditPage
 from calls_mcp.console.browser_sessions import Sessions, TokenAuthenticator
 from calls_mcp.console.calls_page import CallsPage
 from calls_mcp.console.context import ConsoleContext
-from calls_mcp.console.events import EventStream
+from calls_mcp.console.listen_address import Address, require_safe
 from calls_mcp.console.overview_page import OverviewPage
 from calls_mcp.console.policy_page import PolicyPage
+from calls_mcp.console.server_sent_events import EventStream
 from calls_mcp.console.sign_in_page import START, SignInPage
 from calls_mcp.console.templating import page
 from calls_mcp.errors import CallsError, ConfigurationError

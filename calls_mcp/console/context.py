@@ -9,8 +9,8 @@ from weakref import WeakValueDictionary
 import anyio
 from starlette.exceptions import HTTPException
 
-from calls_mcp.console.address import Address
 from calls_mcp.console.browser_sessions import Sessions, TokenAuthenticator
+from calls_mcp.console.listen_address import Address
 from calls_mcp.guard.operator_decisions import Approvals
 from calls_mcp.service.background_tasks import BackgroundTasks
 from calls_mcp.service.runtime import Runtime

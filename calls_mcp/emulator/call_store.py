@@ -15,7 +15,7 @@ from calls_mcp.emulator.call_lifecycle import Call, CallEvent, advanced, due
 from calls_mcp.emulator.callbacks import CallbackQueue, event_callbacks
 from calls_mcp.emulator.clock import Clock
 from calls_mcp.emulator.recording_store import RecordingOptions, Recordings
-from calls_mcp.emulator.tables import Anchor, Database, Filter, Page, Value, read_page
+from calls_mcp.emulator.sqlite_database import Anchor, Database, Filter, Page, Value, read_page
 from calls_mcp.emulator.transcripts import Transcripts
 
 _BATCH = 1000  # calls

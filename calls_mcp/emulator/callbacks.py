@@ -13,7 +13,7 @@ from calls_mcp.emulator.addresses import country, is_phone_number
 from calls_mcp.emulator.call_lifecycle import Call, CallEvent, is_reported
 from calls_mcp.emulator.clock import rfc2822
 from calls_mcp.emulator.credentials import API_VERSION
-from calls_mcp.emulator.tables import Database, Value
+from calls_mcp.emulator.sqlite_database import Database, Value
 from calls_mcp.emulator.webhooks import Webhooks
 
 POLL_INTERVAL = 0.05  # seconds

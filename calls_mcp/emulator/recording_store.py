@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Self
 
 from calls_mcp.emulator.callbacks import CallbackQueue
 from calls_mcp.emulator.clock import rfc2822
-from calls_mcp.emulator.tables import Anchor, Database, Filter, Page, read_page
+from calls_mcp.emulator.sqlite_database import Anchor, Database, Filter, Page, read_page
 
 Source = Literal["DialVerb", "OutboundAPI", "RecordVerb", "StartCallRecordingAPI"]
 RecordingStatus = Literal["in-progress", "paused", "completed", "absent"]

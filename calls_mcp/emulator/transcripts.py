@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from calls_mcp.emulator.tables import Database
+from calls_mcp.emulator.sqlite_database import Database
 
 LONGEST = 1000  # entries of one call
 _SPEECH = ("said", "spoke")

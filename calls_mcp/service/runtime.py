@@ -19,7 +19,7 @@ from calls_mcp.service.watching import NotificationStreams, Watches
 from calls_mcp.settings import Access, Settings
 from calls_mcp.tools.catalog import PROMPTS, Json, Operation, load_operations
 from calls_mcp.tools.outcome import Caller, Outcome
-from calls_mcp.twilio.environment import named_certificates, named_proxy
+from calls_mcp.twilio.proxies_and_certificates import named_certificates, named_proxy
 
 if TYPE_CHECKING:
     from calls_mcp.guard.policy.rules import Policy

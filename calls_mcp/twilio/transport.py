@@ -11,7 +11,7 @@ import httpx
 
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.settings import Access
-from calls_mcp.twilio.environment import named_certificates, named_proxy
+from calls_mcp.twilio.proxies_and_certificates import named_certificates, named_proxy
 
 _IDLE = 20  # seconds that a connection is kept
 

@@ -114,7 +114,7 @@ def test_a_database_of_another_program_is_named_and_not_changed(
 def test_a_database_that_another_emulator_uses_is_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calls_mcp.emulator.tables.PATIENCE", 0)
+    monkeypatch.setattr("calls_mcp.emulator.sqlite_database.PATIENCE", 0)
     file = tmp_path / "calls.sqlite"
     with closing(CallStore(str(file), time.time)):
         message = refusal(capsys, "--port=0", f"--db={file}")

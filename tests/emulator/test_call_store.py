@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from calls_mcp.emulator import Call, CallStore, ManualClock, past_calls
-from calls_mcp.emulator.tables import Anchor, Filter
+from calls_mcp.emulator.sqlite_database import Anchor, Filter
 
 WEEK = 7 * 86_400
 
@@ -97,7 +97,7 @@ def kept(database: Path) -> list[str]:
 def test_a_file_is_used_by_one_emulator_at_a_time(
     path: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calls_mcp.emulator.tables.PATIENCE", 0)
+    monkeypatch.setattr("calls_mcp.emulator.sqlite_database.PATIENCE", 0)
     with closing(CallStore(path, clock)), pytest.raises(sqlite3.OperationalError, match="locked"):
         CallStore(path, clock)
     CallStore(path, clock).close()

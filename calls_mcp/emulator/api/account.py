@@ -15,7 +15,7 @@ from calls_mcp.emulator.api.lists import Listing, ListQuery, Resource
 from calls_mcp.emulator.api_errors import not_found
 from calls_mcp.emulator.credentials import API_VERSION, Account
 from calls_mcp.emulator.scenario import Scenario, Script
-from calls_mcp.emulator.tables import Anchor, Item, Page
+from calls_mcp.emulator.sqlite_database import Anchor, Item, Page
 
 _ACCOUNTS = Listing(
     name="accounts",

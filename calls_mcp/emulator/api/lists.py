@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from calls_mcp.emulator.api.parameters import Pairs, Parameter, Values, checked, moment
 from calls_mcp.emulator.api_errors import invalid
-from calls_mcp.emulator.tables import Anchor, Filter, Page
+from calls_mcp.emulator.sqlite_database import Anchor, Filter, Page
 
 DEFAULT_PAGE_SIZE = 50
 DAY = 86_400  # seconds

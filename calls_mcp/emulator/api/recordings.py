@@ -20,7 +20,7 @@ from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.clock import rfc2822
 from calls_mcp.emulator.credentials import API_VERSION, Account
 from calls_mcp.emulator.recording_store import Recording, RecordingOptions, RecordingStatus
-from calls_mcp.emulator.tables import Filter, Page
+from calls_mcp.emulator.sqlite_database import Filter, Page
 
 CURRENT = "Twilio.CURRENT"
 SAMPLES_PER_SECOND = 8000
