@@ -35,7 +35,6 @@ from tests.upstream import (
     call,
     drop,
     drop_unread,
-    endless,
     error_of,
     hang,
     page,
@@ -260,10 +259,18 @@ async def test_the_deadline_limits_all_attempts_together(monkeypatch: pytest.Mon
     assert 1 <= len(upstream.requests) <= 4  # at 0, 0.3, 0.6 and 0.9 s
 
 
+async def drip_body(exchange: Exchange) -> None:
+    """Send a body that never ends."""
+    await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
+    while True:
+        await exchange.send(b" ")
+        await anyio.sleep(0.02)  # a slow server is what is tested
+
+
 @pytest.mark.requirement("38")
 @pytest.mark.parametrize(("tool", "kind"), [(FETCH, "unavailable"), (CREATE, "outcome_unknown")])
 async def test_the_deadline_limits_a_slow_body(tool: Tool, kind: str) -> None:
-    async with scripted(endless(b" "), NOTHING_TO_SEE, deadline=2) as (upstream, agent):
+    async with scripted(drip_body, NOTHING_TO_SEE, deadline=2) as (upstream, agent):
         error = await error_of(agent, tool)
     assert error["kind"] == kind
     assert re.search(r"no response within [0-2](\.\d)? s", error["message"])
