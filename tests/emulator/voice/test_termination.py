@@ -103,10 +103,10 @@ REACTIONS = (
 def looping() -> Generator[Phone]:
     """An emulator of which two numbers have instructions that can call each other.
 
-    A call may ask for a twentieth of the usual documents and calls, so that its end comes soon.
+    A call may ask for a fraction of the usual documents and calls, so that its end comes soon.
     """
     with pytest.MonkeyPatch.context() as patch, serving() as application:
-        patch.setattr(Budget.__init__, "__defaults__", (50, 5))  # documents, calls
+        patch.setattr(Budget.__init__, "__defaults__", (25, 5))  # documents, calls
         numbers = dict(zip((FIRST, SECOND), PATHS, strict=True))
         scripts = {
             number: Script(voice_url=application.url + path) for number, path in numbers.items()
