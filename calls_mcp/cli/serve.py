@@ -107,6 +107,9 @@ async def _serve(settings: Settings, options: Namespace) -> None:
 async def _serve_http(server: Server[Any], runtime: Runtime, options: Namespace) -> None:
     from calls_mcp.http.serving import Endpoint, serve_http  # noqa: PLC0415
 
+    await runtime.warm_up()
+    gc.freeze()  # a full garbage collection would search these modules every 400 requests
+    gc.set_threshold(5000)  # most of the new objects belong to requests in progress
     chosen = {"host": options.host, "port": options.port, "path": options.path}
     endpoint = Endpoint(**{name: value for name, value in chosen.items() if value is not None})
     if options.console is None:
