@@ -288,7 +288,7 @@ async def drip_head(exchange: Exchange) -> None:
 @pytest.mark.requirement("38")
 @pytest.mark.parametrize("tool", [*READS, *CHANGES])
 async def test_the_deadline_limits_slow_headers(tool: Tool) -> None:
-    async with scripted(drip_head, step_timeout=0.4, deadline=1) as (upstream, agent):
+    async with scripted(drip_head, step_timeout=0.8, deadline=2) as (upstream, agent):
         error = await error_of(agent, tool)
     expected = ("unavailable", "unreachable") if tool in (FETCH, LIST) else ("outcome_unknown",)
     assert error["kind"] in expected
