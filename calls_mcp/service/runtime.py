@@ -162,8 +162,8 @@ class Runtime:
         """
         identifier = outcome.confirmation and outcome.confirmation.approval
         if identifier and self._services and self._tasks:
+            changes = await self._services.changes()
             if self._approved is None:
-                changes = await self._services.changes()
                 self._approved = changes.approved_changes(
                     self.invoker, self._tasks, self.ending, self._poll
                 )

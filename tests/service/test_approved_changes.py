@@ -10,8 +10,10 @@ import anyio
 import pytest
 
 from calls_mcp.errors import NotAttempted
+from calls_mcp.guard.approval_requests import Heartbeat
 from calls_mcp.guard.operator_decisions import Approvals, Progress, open_approvals
 from calls_mcp.service.approved_changes import ApprovedChanges
+from calls_mcp.service.runtime import Runtime
 from calls_mcp.storage.models import ApprovalRequest
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
@@ -173,6 +175,35 @@ async def test_a_repeat_that_saw_no_decision_does_not_run_the_change_again(
         await here.decide_filed(second)
         await outcome_of(here.approvals, second)
     assert len(here.harness.changes) == 2
+
+
+async def test_the_first_requests_of_a_server_share_its_heartbeats_even_if_simultaneous(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, arrived, stops = anyio.Event(), list[None](), list[None]()
+    run_when_approved, stop = Runtime.run_when_approved, Heartbeat.stop
+
+    async def run_together(self: Runtime, *change: Any) -> None:  # noqa: ANN401
+        arrived.append(None)
+        if len(arrived) == 2:
+            both.set()
+        await both.wait()
+        await run_when_approved(self, *change)
+
+    async def count_stop(self: Heartbeat) -> None:
+        stops.append(None)
+        await stop(self)
+
+    monkeypatch.setattr(Runtime, "run_when_approved", run_together)
+    monkeypatch.setattr(Heartbeat, "stop", count_stop)
+    async with (
+        scene(tmp_path) as here,
+        here.harness.connect() as agent,
+        anyio.create_task_group() as tasks,
+    ):
+        for timeout in (5, 6):
+            tasks.start_soon(partial(agent.call, "create_call", **placing(timeout=timeout)))
+    assert len(stops) == 1
 
 
 async def test_a_denied_or_expired_request_never_runs(tmp_path: Path) -> None:
