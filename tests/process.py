@@ -122,8 +122,9 @@ async def started(variables: dict[str, str], *arguments: str) -> AsyncGenerator[
 def modules_loaded_by(*arguments: str, messages: Sequence[Mapping[str, object]] = ()) -> set[str]:
     """Return the modules that `calls-mcp` has loaded once it has answered these messages."""
     code = (
-        "import sys; from calls_mcp.cli.main import main; main(sys.argv[1:]); "
-        "print('\\n'.join(sys.modules), file=sys.stderr)"
+        "import sys; from calls_mcp.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print('\\n'.join(sys.modules), file=sys.stderr)"
     )
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", code, *arguments],

@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, str] = {
 """What each command does. Its module has `configure(parser)`, which adds its arguments and sets
 `run`: a function from the parsed options to the exit status."""
 
+_GENERAL = (["-h"], ["--help"], ["-V"], ["--version"])
 _WITHOUT_SETTINGS = ("demo", "emulator", "completion")
 _DEFAULT = "serve"
 _USAGE_ERROR = 2  # exit status
@@ -125,7 +126,7 @@ def _report(words: Sequence[str], kind: str, message: str, text: str) -> None:
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     """Parse the command line. No error message repeats a value, which may be a secret."""
     command = next((word for word in words if word in COMMANDS), None)
-    parser = _parser([command or _DEFAULT])
+    parser = _parser([] if [*words[:1]] in _GENERAL else [command or _DEFAULT])
     options, rest = parser.parse_known_args(words if command else [*words, _DEFAULT])
     if unknown := [found[0] for word in rest if (found := _OPTION.match(word))]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -22,6 +22,13 @@ _GREETING = (
 )
 
 
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_help_and_version_load_no_command(option: str) -> None:
+    loaded = modules_loaded_by(option)
+    assert "calls_mcp.cli.main" in loaded
+    assert loaded.isdisjoint({"mcp", "calls_mcp.cli.serve"})
+
+
 def test_serving_on_stdio_loads_none_of_the_other_commands() -> None:
     loaded = modules_loaded_by("serve", "--sandbox")
     assert "calls_mcp.server.stdio" in loaded
