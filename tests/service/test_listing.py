@@ -242,7 +242,7 @@ async def test_a_result_stays_within_its_size_with_a_warning_and_a_cursor(
         assert outcome["count"] > 1
     assert "warnings" not in outcomes[-1]
     # Reads are limited, too: pages that would not fit are not read.
-    assert sent <= calls + len(outcomes) * 150
+    assert sent <= calls + len(outcomes) * 50
 
 
 @pytest.mark.parametrize("size", [{}, {"page_size": 1000}])
