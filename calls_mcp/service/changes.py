@@ -78,19 +78,19 @@ class Changes:
 
     def executor(self, access: Access, policy: Policy) -> Executor:
         """Return what executes the changes on an account with a policy."""
-        twilio, guard = self.clients.client(access), self.settings.guard
-        decides = Guard(
+        twilio, settings = self.clients.client(access), self.settings.guard
+        guard = Guard(
             policy=policy,
             account_sid=access.account_sid,
             twilio=twilio,
-            confirmations=Confirmations(self.storage, self.signer, guard.confirm_ttl),
+            confirmations=Confirmations(self.storage, self.signer, settings.confirm_ttl),
             limits=self.limits(access, policy),
             requests=self._requests(),
             audit=self.audit,
             clock=self.clock,
-            is_read_only=guard.read_only,
+            is_read_only=settings.read_only,
         )
-        return Executor(Sender(twilio, self.storage, access.deadline, self.clock), decides)
+        return Executor(Sender(twilio, self.storage, access.deadline, self.clock), guard)
 
     def limits(self, access: Access, policy: Policy) -> CallLimits:
         """Return the limits of a policy on the calls of an account."""
