@@ -38,7 +38,7 @@ def _dial(session: Session, verb: Element) -> Steps[None]:
     if not verb.children and verb.text:
         nouns = (Element("Number", text=verb.text),)
     if not nouns:
-        session.note("skipped", "<Dial>, which has no number")
+        session.note("skipped", "<Dial>, which has nobody to call")
         return
     if nouns[0].name == "Conference":
         parameters = yield from _dial_conference(session, verb, nouns[0])
