@@ -64,6 +64,7 @@ URL = "https://example.com/next"
             '<Message to="+12025550171"><Body>Hi</Body></Message><Reject/><Say>never</Say>',
             'It sends a text message to +1 202 555 0171: "Hi". It rejects the call.',
         ),
+        ('<Say loop="2"> </Say><Play loop="0"/>', "It hangs up immediately."),
         (
             "<New>a</New>",
             "It runs <New>, which this server does not know. Then it hangs up.",
