@@ -46,7 +46,7 @@ decisions:
   approved   the operator approved the request
   allowed    the change was allowed, and was sent next
   denied     the server refused the change, for example because of the policy
-  declined   the user or the operator said no
+  declined   the user declined it, or the operator denied it
   expired    the confirmation or approval was no longer valid
   withdrawn  the approval request was no longer needed
   replayed   a confirmation was used again, and nothing was sent

@@ -30,8 +30,8 @@ _CHECKS = 20
 _REMEMBERED = 3600.0  # seconds for which a new request mentions the last decision
 _BEAT = 5.0  # seconds
 _CALL_AGAIN = (
-    "The operator has been asked to approve this{place}. Tell your user. Once it is approved, the "
-    "change is made; call this tool again with the same arguments to get the result."
+    "The operator has been asked to approve this{place}. Tell your user. After the approval, call "
+    "this tool again with the same arguments to get the result."
 )
 
 

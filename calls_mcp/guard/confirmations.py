@@ -79,7 +79,8 @@ class Confirmations:
         if identifier is None:
             raise InvalidConfirmation(
                 "Nothing was sent: this server did not issue this confirmation_token.",
-                f"Send the token exactly as you received it. {_AGAIN}",
+                "Send the token exactly as you received it, or call the tool again without it to "
+                "start over.",
             )
         return identifier
 

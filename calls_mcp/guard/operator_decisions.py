@@ -28,7 +28,10 @@ UNSHARED = (
     "CALLS_MCP_STATE_URL is memory:, so other processes can't see approval requests. Unset it, or "
     "set it to sqlite:///FILE or redis://…, here and for the servers."
 )
-_STOPPED = "The server that asked has stopped. If you approve this, it runs when the agent retries."
+_STOPPED = (
+    "The server that asked has stopped. If you approve this, the change is made when the agent "
+    "retries."
+)
 _RUNNING = "Running now."
 _RUNS_LATER = "It runs when the agent retries."
 _SEEN_LATER = "The agent sees this when it retries."

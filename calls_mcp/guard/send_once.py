@@ -81,7 +81,7 @@ def _done(change: Change, response: Response) -> Outcome:
         warnings.append(f"the call has not ended: it is {call.status}")
     if change.places_call and _is_another_number(str(arguments.values["to"]), call.to):
         called = quoted(call.to or "")
-        warnings.append(f"the API reports that it is calling {called}, not the number in to")
+        warnings.append(f"the API reports that it is calling {called}, not the number in `to`")
     return Outcome(outcome="done", call=call, warnings=tuple(warnings))
 
 

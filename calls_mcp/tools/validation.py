@@ -248,7 +248,8 @@ def _broken_rules(operation: Operation, raw: Mapping[str, Json]) -> Iterator[Fau
             yield Fault(f"/{first.name}", expected, NOTHING, example=first.example)
         elif rule.rule == "excludes" and (both := _excluding(rule, given, raw)):
             name, *others = both
-            received, expected = listed(both), f"either {name} or {listed(others)}, not both"
+            received = f"{listed(both)} together"
+            expected = f"{name} alone, or {listed(others)} without {name}"
             yield Fault(f"/{name if rule.given else others[-1]}", expected, received)
 
 

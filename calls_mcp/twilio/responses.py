@@ -329,6 +329,6 @@ def _how_to_find_out(request: Request) -> str:
         parties += f", from={form.get('From', '')}"
     return (
         f"In a minute, check with list_calls ({parties}, account_sid={request.account_sid}). If it "
-        "lists an outbound-api call created just now, that is this one. Otherwise, place it again "
-        "only if your user agrees."
+        "lists an outbound-api call created at the time of this request, the call was placed. "
+        "Otherwise, place it again only if your user agrees."
     )

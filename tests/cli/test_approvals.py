@@ -72,7 +72,7 @@ def test_pending_requests_are_listed_with_a_summary(capsys: Captured, record: Pa
     assert main(["approvals", "show", approval]) == 0
     told = capsys.readouterr().out
     assert 'ago by "calls-mcp call" ("calls-mcp call ' in told
-    assert "The server that asked has stopped. If you approve this, it runs when the" in told
+    assert "The server that asked has stopped. If you approve this, the change is" in told
     (listed,) = shown(capsys, "list")
     whole = shown(capsys, "show", approval)
     assert listed == {name: value for name, value in whole.items() if name != "progress"}

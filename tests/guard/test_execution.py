@@ -281,7 +281,7 @@ async def test_a_call_to_another_number_than_requested_has_a_warning() -> None:
     async with scripted(answer(201, call(to="+15005550300"))) as (_, agent):
         outcome = await agent.call("create_call", **placing())
     assert outcome["warnings"][-1] == (
-        'the API reports that it is calling "+15005550300", not the number in to'
+        'the API reports that it is calling "+15005550300", not the number in `to`'
     )
 
 

@@ -73,8 +73,8 @@ def test_a_text_excludes_other_instructions(tool: str, name: str, value: str) ->
     base = {**PLACE} if tool == "create_call" else {"sid": SID}
     fault = faults(tool, {**base, "say": "Hello", name: value})["say"]
     assert (fault.received, fault.expected) == (
-        f"say and {name}",
-        f"either say or {name}, not both",
+        f"say and {name} together",
+        f"say alone, or {name} without say",
     )
 
 
@@ -82,8 +82,8 @@ def test_a_text_with_several_other_instructions_is_one_fault() -> None:
     others = {"url": "https://example.com/", "application_sid": "AP" + "0" * 32}
     told = faults("create_call", {**PLACE, "say": "Hello", **others})
     assert (told["say"].received, told["say"].expected) == (
-        "say, url and application_sid",
-        "either say or url and application_sid, not both",
+        "say, url and application_sid together",
+        "say alone, or url and application_sid without say",
     )
     assert len(told) == 1
 

@@ -31,7 +31,11 @@ def test_a_missing_choice_of_arguments_names_all_of_them(tool: str) -> None:
 def test_arguments_that_exclude_each_other_are_refused() -> None:
     told = faults("update_call", {"sid": SID, "url": "https://example.com/", "twiml": TWIML})
     assert [*told.values()] == [
-        Fault(path="/twiml", expected="either url or twiml, not both", received="url and twiml")
+        Fault(
+            path="/twiml",
+            expected="url alone, or twiml without url",
+            received="url and twiml together",
+        )
     ]
 
 

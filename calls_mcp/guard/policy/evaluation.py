@@ -170,7 +170,7 @@ def _urls(arguments: "Arguments") -> Iterator[tuple[str, str]]:
 
 def _object_to_twiml(policy: Policy, arguments: "Arguments") -> Iterator[Objection]:
     if not policy.twiml.inline:
-        hint = "Use url or application_sid instead, or ask the operator to allow them."
+        hint = "Use url instead, or ask the operator to allow twiml and say."
         yield Objection("twiml.inline", "twiml and say are not allowed", hint)
     values = arguments.values
     is_limited = arguments.operation.effect == "place" or (

@@ -29,7 +29,7 @@ _REQUIREMENTS: dict[Requirement, str] = {
     "deny": "is denied",
 }
 _EXCEPTIONS: dict[Exceptional, str] = {
-    "allow": "needs nothing more",
+    "allow": "is allowed as usual",
     "confirm": f"{_REQUIREMENTS['confirm']}, even if the number is pre-approved",
     "require_human": _REQUIREMENTS["require_human"],
     "operator": _REQUIREMENTS["operator"],
@@ -59,7 +59,7 @@ def explain(policy: Policy) -> list[str]:
 def explain_by_topic(policy: Policy) -> dict[str, list[str]]:
     """Return the sentences by topic, without those of `requirements`."""
     return {
-        "Who can be called": [*_destinations(policy.destinations)],
+        "Who can be called": [*_destinations(policy.destinations, policy.confirm)],
         "Caller IDs and accounts": [
             _among("caller IDs", policy.caller_ids.allow, "that the API accepts"),
             _among("accounts", policy.accounts.allow, "that the credentials can use"),
@@ -84,7 +84,7 @@ def summary(policy: Policy) -> tuple[str, ...]:
         needs.setdefault(getattr(rules, section.name), []).append(section.name.replace("_", " "))
     return (
         *(f"{_HEADINGS[need]}: {', '.join(names)}." for need, names in needs.items()),
-        *_destinations(policy.destinations),
+        *_destinations(policy.destinations, policy.confirm),
         _counts("In total", policy.caps),
     )
 
@@ -95,7 +95,7 @@ def _confirmations(rules: Confirmations) -> Iterator[str]:
         yield f"{_ACTIONS[section.name]} {_REQUIREMENTS[requirement]}."
 
 
-def _destinations(rules: Destinations) -> Iterator[str]:
+def _destinations(rules: Destinations, confirm: Confirmations) -> Iterator[str]:
     yield "Emergency numbers and numbers too short to be a phone number are never called."
     yield from _if_any("Only numbers that begin with {} can be called.", rules.allow_prefixes)
     yield from _if_any("Numbers that begin with {} are denied.", rules.deny_prefixes)
@@ -108,11 +108,12 @@ def _destinations(rules: Destinations) -> Iterator[str]:
         yield "Numbers on the do-not-call list (deny_file) are denied."
     yield _patterns("SIP addresses", rules.allow_sip)
     yield _patterns("clients (client:name)", rules.allow_clients)
-    yield from _if_any(
-        "Unless placing calls is denied, calls to {} need no confirmation, except those that press "
-        "keys, or that have a URL while urls.hosts allows any host.",
-        rules.pre_approved,
-    )
+    if confirm.place not in ("operator", "deny"):
+        yield from _if_any(
+            "Calls to {} need no confirmation, except those that press keys, or that have a URL "
+            "while urls.hosts allows any host.",
+            rules.pre_approved,
+        )
 
 
 def _links(policy: Policy) -> Iterator[str]:

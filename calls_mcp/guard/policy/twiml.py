@@ -132,8 +132,9 @@ def _object_to_party(rules: Destinations, value: Value) -> Iterator[Objection]:
             reason = f"twiml sends a message to {shown}, a short code that no rule can check"
             yield Objection("destinations.twiml", reason, "Use a number with + and country code.")
         return
+    verb = "sends a message to" if value.kind == "message_to" else "dials"
     if value.kind in ("message_to", "phone_number") and not _NUMBER.fullmatch(address):
-        reason = f"twiml dials {shown}, which is not in E.164 form"
+        reason = f"twiml {verb} {shown}, which is not in E.164 form"
         hint = "Write the number with + and country code."
         yield Objection("destinations.twiml", reason, hint)
         return
@@ -142,7 +143,7 @@ def _object_to_party(rules: Destinations, value: Value) -> Iterator[Objection]:
         yield Objection("destinations.twiml", reason, "Write it as sip:name@host.")
         return
     for objection in object_to_destination(rules, address):
-        reason = f"twiml dials {shown}, which {objection.reason.removeprefix('to ')}"
+        reason = f"twiml {verb} {shown}, which {objection.reason.removeprefix('to ')}"
         yield Objection(objection.rule, reason, objection.hint)
 
 
