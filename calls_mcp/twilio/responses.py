@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from html.parser import HTMLParser
 from http import HTTPStatus
 from typing import Self, cast
 from urllib.parse import urlsplit
@@ -36,7 +35,6 @@ from calls_mcp.twilio.requests import Request
 
 _LONGEST_MESSAGE = 300  # characters
 _MOST_READ = 8192  # bytes of a text, and characters of a message
-_NOT_SHOWN = frozenset({"script", "style", "template", "noscript"})
 _LONGEST_HOST = 100  # characters
 _LONGEST_WAIT = 86_400.0  # seconds
 _TRY_LATER = "Nothing was changed, so it is safe to try again later."
@@ -147,7 +145,9 @@ def _message_in(payload: object, body: bytes) -> str:
         return ""
     text = body[:_MOST_READ].decode(errors="replace").rstrip("\ufffd")
     if "<" in text:
-        return _Page.text_of(text)
+        from calls_mcp.twilio.html_page import texts_in  # noqa: PLC0415  # rare
+
+        return _joined(" ", map(_text, texts_in(text)))
     return "" if "\ufffd" in text or "\0" in text else _text(text)
 
 
@@ -158,35 +158,6 @@ def _text(value: object) -> str:
 def _joined(separator: str, texts: Iterable[str]) -> str:
     """Return the texts without repetitions, such as the title of a page and its heading."""
     return separator.join(dict.fromkeys(text for text in texts if text))
-
-
-class _Page(HTMLParser):
-    """Collects the text of a page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._texts: list[str] = []
-        self._not_shown = ""
-
-    @classmethod
-    def text_of(cls, page: str) -> str:
-        """Return the text on one line. A tag that is cut off at the end is not shown."""
-        parser = cls()
-        with suppress(AssertionError):  # older Pythons raise it for `<![x]>`
-            parser.feed(page)
-        return _joined(" ", map(_text, parser._texts))
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        del attrs
-        self._not_shown = self._not_shown or (tag if tag in _NOT_SHOWN else "")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self._not_shown:
-            self._not_shown = ""
-
-    def handle_data(self, data: str) -> None:
-        if not self._not_shown:
-            self._texts.append(data)
 
 
 def require_usable(request: Request, response: Response, secrets: Sequence[str]) -> None:
