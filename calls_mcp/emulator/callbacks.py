@@ -128,7 +128,7 @@ class Callback(NamedTuple):
 
     Attributes:
         id: The row.
-        sid: What it is about, such as a call.
+        sid: The resource that it reports, such as a call.
         url: Where it is sent.
         method: `GET` or `POST`.
         form: The parameters, except those that all callbacks have.
@@ -157,7 +157,7 @@ class CallbackQueue:
         """Queue a callback.
 
         Args:
-            sid: What it is about, such as a call.
+            sid: The resource that it reports, such as a call.
             url: Where it is sent.
             method: `GET` or `POST`.
             form: The parameters, except `AccountSid`, which is added to all callbacks.

@@ -1,6 +1,6 @@
 """The emulator's calls: the paths of a phone menu, and many calls at once.
 
-The applications run in a process of their own.
+The applications run in their own process.
 """
 
 import time

@@ -231,7 +231,7 @@ async def test_a_circuit_breaker_is_measured_until_it_is_removed(
     assert recorded.measured("calls_mcp.upstream.breakers") == {}
 
 
-# A server of its own
+# In a separate server
 
 
 @asynccontextmanager

@@ -102,7 +102,7 @@ def test_the_metadata_describe_the_project(metadata: Metadata) -> None:
     assert {*(metadata.provides_extra or [])} == {"console", "dev", "otel", "redis"}
     assert {*(metadata.classifiers or [])} <= classifiers
     assert "Typing :: Typed" in (metadata.classifiers or [])
-    assert not metadata.project_urls  # the project has no address of its own
+    assert not metadata.project_urls  # the project has no website
 
 
 def test_the_description_renders_and_proves_the_ownership_of_the_registry_entry(

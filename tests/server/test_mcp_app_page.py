@@ -517,7 +517,7 @@ def test_the_page_is_accessible(
 
 
 def test_results_of_the_server_are_shown(chromium: BrowserContext) -> None:
-    with ThreadPoolExecutor() as elsewhere:  # Playwright has an event loop of its own here
+    with ThreadPoolExecutor() as elsewhere:  # Playwright has its own event loop here
         contents, fetched, listed = elsewhere.submit(anyio.run, told_by_a_server).result()
     with open_host(chromium, contents) as host:
         host.show(fetched)

@@ -1,7 +1,7 @@
 """A session executes the instructions of one call, verb by verb.
 
 A verb is a generator. It yields the time until which it waits, and receives what happens before:
-an `Input`, or None at that time. So a session needs no clock and no thread of its own, and an
+an `Input`, or None at that time. So a session needs neither a clock nor a thread, and an
 hour on hold takes no time on a clock that is moved ahead.
 """
 
