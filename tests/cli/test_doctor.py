@@ -451,7 +451,7 @@ def test_a_redis_that_does_not_allow_info_is_a_problem(own_redis: RedisServer) -
     place = own_redis.url.removeprefix("redis://")
     status, found = examined(CALLS_MCP_STATE_URL=f"redis://ann:{SECRET}@{place}", **elsewhere)
     assert status == 1
-    assert "can't notice that it was restored" in found["state store"]["message"]
+    assert "can't detect that Redis was restored" in found["state store"]["message"]
 
 
 @pytest.mark.usefixtures("account")

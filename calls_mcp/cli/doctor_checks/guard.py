@@ -152,7 +152,7 @@ def _file_remedy(path: Path, cause: BaseException | None, other: str) -> str:
 def _weakness(where: str, durability: Durability | None) -> Finding | None:
     """Return a finding if Redis may lose used confirmations or counts of calls."""
     if durability is None:
-        message = f"{where} does not allow INFO, so the server can't notice that it was restored"
+        message = f"{where} does not allow INFO, so the server can't detect that Redis was restored"
         return Finding("state store", "problem", message, "redis-cli ACL SETUSER USER +info")
     settings = {
         "appendonly yes": durability.is_logged,
