@@ -66,7 +66,8 @@ class Wait:
             why = f"{failure.message} {failure.hint.removesuffix('.')}"
             return f"the last read failed; the call was {status} {age:.0f} s ago. {why}"
         if age >= _OUTDATED:
-            return f"the API has not answered for {age:.0f} s; the call was {status} then; {_AGAIN}"
+            state = f"before, the call was {status}"
+            return f"the API has not responded for {age:.0f} s; {state}; {_AGAIN}"
         limit = " (limited by CALLS_MCP_DEADLINE)" if round(self.most) < self.seconds else ""
         return f"the call is still {status} after {self.most:.2g} s{limit}; {_AGAIN}"
 

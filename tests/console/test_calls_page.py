@@ -368,7 +368,7 @@ async def test_the_calls_on_a_page_are_sorted_by_a_column(harness: Harness, ann:
     assert numbers == sorted(numbers, reverse=True)
     assert len({*numbers}) > 3
     assert 'aria-sort="descending"' in html
-    assert "calls on this page, sorted by to, descending." in text_of(html)
+    assert "This page is sorted by “To”, descending." in text_of(html)
     assert "sort=to" in html
 
 

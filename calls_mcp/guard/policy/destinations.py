@@ -194,7 +194,7 @@ def _object_to_bare_number(rules: Destinations, digits: str) -> Iterator[Objecti
         reason = "to is a SIP address whose number can't be checked without its country code"
         yield Objection("destinations.allow_sip", reason, "Write it with + and country code.")
     elif denied := _look_up_types(digits) & {*rules.deny_number_types}:
-        reason = f"to may be a {min(denied)} number"
+        reason = f"to may be a {min(denied).replace('_', '-')} number"
         hint = f"Write it with + and country code. {_HINT}"
         yield Objection("destinations.deny_number_types", reason, hint)
 

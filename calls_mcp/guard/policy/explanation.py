@@ -110,8 +110,8 @@ def _destinations(rules: Destinations, confirm: Confirmations) -> Iterator[str]:
     yield _patterns("clients (client:name)", rules.allow_clients)
     if confirm.place not in ("operator", "deny"):
         yield from _if_any(
-            "Calls to {} need no confirmation, except those that press keys, or that have a URL "
-            "while urls.hosts allows any host.",
+            "Calls to {} need no confirmation, except those that press keys, that dial other "
+            "numbers in TwiML, or that have a URL while urls.hosts allows any host.",
             rules.pre_approved,
         )
 
