@@ -284,7 +284,7 @@ class Twilio(_Group, alias_generator=_named("TWILIO_")):
             missing.append("TWILIO_AUTH_TOKEN (or TWILIO_API_KEY and TWILIO_API_SECRET)")
         return (
             f"Missing credentials: set {' and '.join(missing)}, or try the sandbox, which "
-            "needs none: calls-mcp serve --sandbox"
+            "needs none: add --sandbox to the command"
         )
 
     def _twilio_url(self) -> str:

@@ -283,12 +283,12 @@ def test_a_setting_with_a_letter_left_out_doubled_or_swapped_is_recognized(
     for i in range(start, len(name)):
         left_out, doubled = name[:i] + name[i + 1 :], name[:i] + name[i] + name[i:]
         swapped = name[:i] + name[i + 1 : i + 2] + name[i] + name[i + 2 :]
-        for misspelt in {left_out, doubled, swapped} - Settings.variables().keys():
-            monkeypatch.setenv(misspelt, "1")
+        for misspelled in {left_out, doubled, swapped} - Settings.variables().keys():
+            monkeypatch.setenv(misspelled, "1")
             with pytest.raises(ConfigurationError) as error:
                 load_settings()
-            assert f"{misspelt}: unknown setting; did you mean {name}?" in str(error.value)
-            monkeypatch.delenv(misspelt)
+            assert f"{misspelled}: unknown setting; did you mean {name}?" in str(error.value)
+            monkeypatch.delenv(misspelled)
 
 
 OAUTH = {

@@ -54,7 +54,7 @@ def masked_arguments(
     Secrets, keys to press and TwiML become digests: `sha256:` and 16 hex digits. Only digests of
     TwiML can be compared between processes. Credentials and queries in URLs are masked, and phone
     numbers if `numbers` is "masked". A text becomes one line of at most 256 characters. An unknown
-    argument is treated as a secret, because it may be one with a misspelt name.
+    argument is treated as a secret, because it may be one with a misspelled name.
     """
     return {
         one_line(name, _LONGEST_NAME): _value(operation.parameters.get(name), value, numbers)

@@ -138,8 +138,8 @@ def assigned(pairs: Iterable[str], operation: Operation) -> dict[str, Json]:
     """Return the arguments that `KEY=VALUE` pairs give to `operation`.
 
     A value is JSON if the parameter's type is number, boolean or list, and plain text otherwise. A
-    misspelt name counts as the one that is probably meant. Wrong values are passed on, because the
-    tool reports them. A list may be given by repeating the pair.
+    misspelled name counts as the one that is probably meant. Wrong values are passed on, because
+    the tool reports them. A list may be given by repeating the pair.
 
     Raises:
         ConfigurationError: A pair is not `KEY=VALUE`, or repeats a parameter that is not a list.

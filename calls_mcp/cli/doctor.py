@@ -25,7 +25,7 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.observability.logs import silenced
 from calls_mcp.service.sandbox import open_access
 from calls_mcp.settings import Settings
-from calls_mcp.tools.wording import counted
+from calls_mcp.tools.humanize import counted
 
 _EPILOG = """\
 example:
@@ -78,7 +78,10 @@ def run(options: Namespace) -> int:
         with silenced():
             findings += anyio.run(_check, settings, options.sandbox)
     findings = _without_consequences(findings, unreplaced)
-    if not getattr(options, "env_file", None) and has_env_file():
+    env_file = getattr(options, "env_file", None)
+    if env_file:
+        findings = [_or_in(env_file, finding) for finding in findings]
+    elif has_env_file():
         findings = _with_env_file(findings)
     findings = [_masked(finding, secrets) for finding in findings]
     status = _status(findings)
@@ -138,6 +141,13 @@ def _with_env_file(findings: list[Finding]) -> list[Finding]:
         message = "the .env file of this directory is not used"
         return [*findings, Finding("settings", "note", message, remedy)]
     return [replace(found, remedy=remedy) if found is missing else found for found in findings]
+
+
+def _or_in(env_file: str, finding: Finding) -> Finding:
+    """Say that a variable to set or unset may be in `env_file` instead."""
+    if not ("export " in finding.remedy or "unset " in finding.remedy):
+        return finding
+    return replace(finding, remedy=f"{finding.remedy} (or change {env_file})")
 
 
 def _masked(finding: Finding, secrets: Sequence[str]) -> Finding:

@@ -21,7 +21,7 @@ from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, Settings, load_settings
 from calls_mcp.tools.catalog import Json
-from calls_mcp.tools.wording import counted
+from calls_mcp.tools.humanize import counted
 
 _EPILOG = """\
 examples:

@@ -37,7 +37,7 @@ from calls_mcp.service.background_tasks import open_background_tasks
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Settings
 from calls_mcp.storage.interface import error_text
-from calls_mcp.storage.rate_limiter import RateLimiter
+from calls_mcp.storage.rate_limits import RateLimiter
 
 _POLL_INTERVAL = 1.0  # second
 _MAX_CONNECTIONS = 600

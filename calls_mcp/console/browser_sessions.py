@@ -15,9 +15,8 @@ from starlette.requests import Request
 
 from calls_mcp.http.authentication import Verifier
 from calls_mcp.service.authorization import APPROVE, Grant, is_operator, normalized
-from calls_mcp.storage.limit import Limit
 from calls_mcp.storage.models import ApprovalRequest
-from calls_mcp.storage.rate_limiter import RateLimiter
+from calls_mcp.storage.rate_limits import Limit, RateLimiter
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from starlette.routing import Route
 
 from calls_mcp.audit.search import AuditReader
 from calls_mcp.console.browser_sessions import Session, session_of
-from calls_mcp.console.call_origins import NOWHERE, Origin, read_origins
 from calls_mcp.console.call_search import (
     DIRECTIONS,
     SORTS,
@@ -29,6 +28,7 @@ from calls_mcp.console.call_search import (
 )
 from calls_mcp.console.context import READER, ConsoleContext, TimedCache
 from calls_mcp.console.exports import csv_row, download, is_csv
+from calls_mcp.console.requested_by import NOWHERE, Origin, read_origins
 from calls_mcp.console.templating import page, read_decision
 from calls_mcp.console.timeline import Observations, timeline
 from calls_mcp.errors import CallsError, StoreUnavailable

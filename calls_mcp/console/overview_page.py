@@ -20,11 +20,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from calls_mcp.audit.search import AuditReader
-from calls_mcp.console.call_origins import NOWHERE, Origin, read_origins, root_sid
 from calls_mcp.console.charts import bars, columns
 from calls_mcp.console.context import ConsoleContext, TimedCache
 from calls_mcp.console.reader_time import zone_of
 from calls_mcp.console.recent_calls import MAX_CALLS, RecentCalls
+from calls_mcp.console.requested_by import NOWHERE, Origin, read_origins, root_sid
 from calls_mcp.console.statistics import DecisionRecord, Statistics, count
 from calls_mcp.console.templating import length_of_time, page, words
 from calls_mcp.errors import CallsError

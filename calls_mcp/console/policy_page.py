@@ -28,7 +28,7 @@ _NEEDS: Mapping[Requirement, str] = {
     "confirm": "User's confirmation",
     "require_human": "User's confirmation or operator's approval",
     "operator": "Operator's approval",
-    "deny": "Denied",
+    "deny": "Refused",
 }
 _USES = {
     "calls_per_minute": "{} calls in the last minute",

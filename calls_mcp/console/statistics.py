@@ -9,7 +9,7 @@ from decimal import Decimal
 from statistics import median
 from typing import NamedTuple, Self
 
-from calls_mcp.console.call_origins import Origin, root_sid
+from calls_mcp.console.requested_by import Origin, root_sid
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.tools.call_summary import FINAL
 from calls_mcp.tools.catalog import Json

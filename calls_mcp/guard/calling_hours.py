@@ -12,10 +12,10 @@ from phonenumbers import PhoneNumber, PhoneNumberType, timezone
 
 from calls_mcp.guard.policy.destinations import numbers_of
 from calls_mcp.guard.policy.evaluation import strictest
-from calls_mcp.guard.policy.hours import CountryHours, Hours
+from calls_mcp.guard.policy.hours_rules import CountryHours, Hours
 from calls_mcp.guard.policy.rules import Requirement
 from calls_mcp.guard.twiml_words import shown
-from calls_mcp.tools.wording import about
+from calls_mcp.tools.humanize import about
 
 _ASK = "Tell your user, or ask the operator to change the hours."
 _ANYWHERE = frozenset(

@@ -11,15 +11,15 @@ from calls_mcp.audit import NOBODY, Authority, Decision, Entry
 from calls_mcp.errors import InvocationError, PolicyDenied
 from calls_mcp.guard.policy.destinations import party
 from calls_mcp.guard.policy.evaluation import action_of, judge, parties, strictest
-from calls_mcp.guard.policy.hours import Hours
+from calls_mcp.guard.policy.hours_rules import Hours
 from calls_mcp.guard.policy.rules import Caps, Objection, Policy, Requirement
 from calls_mcp.guard.twiml_document import dialed_at_once
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.storage.models import DAY, Binding
 from calls_mcp.tools.call_summary import LONGEST_ADDRESS
+from calls_mcp.tools.humanize import plain
 from calls_mcp.tools.outcome import Caller, CallSummary, Outcome
 from calls_mcp.tools.validation import Arguments
-from calls_mcp.tools.wording import plain
 from calls_mcp.twilio.requests import Request, encode
 
 if TYPE_CHECKING:

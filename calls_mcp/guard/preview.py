@@ -18,10 +18,10 @@ from calls_mcp.guard.twiml_words import exactly, in_words, shown
 from calls_mcp.observability.redaction import MASK, quoted
 from calls_mcp.tools.call_summary import LONGEST_ADDRESS
 from calls_mcp.tools.catalog import Action, Json, Parameter
+from calls_mcp.tools.humanize import about, duration, plain
 from calls_mcp.tools.outcome import CallSummary, Preview, Risk
 from calls_mcp.tools.phone_number import formatted
 from calls_mcp.tools.validation import Arguments
-from calls_mcp.tools.wording import about, duration, plain
 
 _VERBS: Mapping[Action, str] = {
     "hang_up": "Hang up the call",

@@ -20,7 +20,7 @@ from calls_mcp.guard.policy.destinations import canonical
 from calls_mcp.guard.policy.evaluation import action_of
 from calls_mcp.guard.policy.sip_address import parse_sip
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.limit import Limit
+from calls_mcp.storage.rate_limits import Limit
 from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import Json, address_kind
 from calls_mcp.tools.outcome import CallSummary, Outcome

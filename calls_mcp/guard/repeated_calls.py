@@ -13,8 +13,8 @@ from secrets import token_urlsafe
 from calls_mcp.errors import OutcomeNotStored, StoreUnavailable
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.storage.interface import Storage
+from calls_mcp.tools.humanize import about
 from calls_mcp.tools.outcome import Risk
-from calls_mcp.tools.wording import about
 
 _LONGEST_PARTY = 64  # characters
 

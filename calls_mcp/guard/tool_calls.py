@@ -2,10 +2,9 @@
 
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.guard.policy.rules import Caps
-from calls_mcp.storage.limit import Limit
-from calls_mcp.storage.rate_limiter import RateLimiter
+from calls_mcp.storage.rate_limits import Limit, RateLimiter
 from calls_mcp.tools.catalog import Operation
-from calls_mcp.tools.wording import about, counted
+from calls_mcp.tools.humanize import about, counted
 
 
 async def count_tool_call(

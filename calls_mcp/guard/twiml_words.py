@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 
 from calls_mcp.guard.twiml_document import Element, MalformedTwiml, element_types, parse_twiml
 from calls_mcp.observability.redaction import escape_invisible
+from calls_mcp.tools.humanize import duration
 from calls_mcp.tools.phone_number import formatted
-from calls_mcp.tools.wording import duration
 
 _HANGS_UP = "Then it hangs up."
 _CHILDREN = "children"

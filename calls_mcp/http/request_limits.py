@@ -17,8 +17,7 @@ from calls_mcp.http.request_checks import MESSAGE, Rejected, method_of, retry_la
 from calls_mcp.service.authorization import current_principal
 from calls_mcp.service.watching import NotificationStreams
 from calls_mcp.settings import Http
-from calls_mcp.storage.limit import Limit
-from calls_mcp.storage.rate_limiter import RateLimiter
+from calls_mcp.storage.rate_limits import Limit, RateLimiter
 from calls_mcp.tools.catalog import load_operations
 
 Kind = Literal["requests", "waits", "changes", "streams", "answers"]

@@ -90,7 +90,7 @@ class Permissions:
         self.operations = {k: o for k, o in operations.items() if k not in hidden}
 
     def require_authenticated(self, ctx: Context) -> None:
-        """Refuse an HTTP request without a principal, as a second line of defence."""
+        """Refuse an HTTP request without a principal, as a second line of defense."""
         if not self.is_open and ctx.request is not None and current_principal() is None:
             raise MCPError(types.INVALID_REQUEST, "The request is not authenticated")
 

@@ -15,7 +15,7 @@ from calls_mcp.observability import telemetry
 from calls_mcp.service.cursors import Cursors
 from calls_mcp.service.listing import collect
 from calls_mcp.service.waiting import Wait, Waiting
-from calls_mcp.storage.rate_limiter import RateLimiter
+from calls_mcp.storage.rate_limits import RateLimiter
 from calls_mcp.tools.catalog import Json, Operation
 from calls_mcp.tools.outcome import Approval, Caller, Outcome, ReportProgress
 from calls_mcp.tools.validation import Arguments, validate

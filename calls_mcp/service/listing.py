@@ -11,8 +11,8 @@ import orjson
 
 from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import Json
+from calls_mcp.tools.humanize import counted
 from calls_mcp.tools.outcome import CallSummary, ReportProgress
-from calls_mcp.tools.wording import counted
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Pair, Request
 from calls_mcp.twilio.responses import Response, no_usable_response

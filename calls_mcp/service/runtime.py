@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from calls_mcp.guard.policy.rules import Policy
     from calls_mcp.service.approved_changes import ApprovedChanges
     from calls_mcp.service.authorization import Grant, Overrides
-    from calls_mcp.service.changes import Changes
+    from calls_mcp.service.change_wiring import Changes
     from calls_mcp.service.invocation import Invoker
     from calls_mcp.service.wiring import Services
 
@@ -229,7 +229,7 @@ class Runtime:
             await anyio.to_thread.run_sync(import_module, "calls_mcp.service.wiring")
             await self._entry()
             await self.idle()  # a first call is answered before this loads what changes need
-            await anyio.to_thread.run_sync(import_module, "calls_mcp.service.changes")
+            await anyio.to_thread.run_sync(import_module, "calls_mcp.service.change_wiring")
 
     async def finish(self, moment: float) -> None:
         """Wait for running invocations; at `moment` (anyio's clock), give up requests to the API.

@@ -12,12 +12,12 @@ from calls_mcp.guard.signing import Signer
 from calls_mcp.service.cursors import Cursors
 from calls_mcp.service.invocation import Invoker
 from calls_mcp.settings import Access, Settings
-from calls_mcp.storage.rate_limiter import RateLimiter
+from calls_mcp.storage.rate_limits import RateLimiter
 from calls_mcp.twilio.client import ClientPool
 
 if TYPE_CHECKING:
     from calls_mcp.guard.execution import Executor
-    from calls_mcp.service.changes import Changes
+    from calls_mcp.service.change_wiring import Changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ async def open_services(
         signer = Signer(settings.guard.keys(access))
 
         async def load() -> "Changes":
-            from calls_mcp.service.changes import open_changes  # noqa: PLC0415  # no read needs it
+            from calls_mcp.service.change_wiring import open_changes  # noqa: PLC0415  # no read needs it
 
             opening = open_changes(settings, access, clients, signer, clock, sandbox=sandbox)
             return await resources.enter_async_context(opening)
@@ -80,7 +80,7 @@ async def open_services(
             settings=settings,
             sandbox=sandbox,
             policy=load_policy(settings.guard.policy),
-            rates=RateLimiter(storage if storage and storage.kind == "redis" else None, clock),
+            rates=RateLimiter(storage.hit if storage and storage.kind == "redis" else None, clock),
             signer=signer,
             clients=clients,
             changes=changes,

@@ -14,7 +14,6 @@ from typing import ClassVar, Literal
 import anyio
 
 from calls_mcp.errors import StoreUnavailable
-from calls_mcp.storage.limit import Limit, LimitExceeded
 from calls_mcp.storage.models import (
     ApprovalRequest,
     CallsTo,
@@ -29,6 +28,7 @@ from calls_mcp.storage.models import (
     TalkTime,
     unknown_outcome,
 )
+from calls_mcp.storage.rate_limits import Limit, LimitExceeded
 from calls_mcp.tools.outcome import Outcome
 
 Kind = Literal["memory", "sqlite", "redis"]

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from calls_mcp.errors import OutcomeUnknown
-from calls_mcp.storage.limit import Limit
+from calls_mcp.storage.rate_limits import Limit
 from calls_mcp.tools.catalog import Action
 from calls_mcp.tools.outcome import Failure, Outcome, Preview
 

@@ -21,7 +21,6 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavailable
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.limit import Limit, LimitExceeded
 from calls_mcp.storage.models import (
     DAY,
     WEEK,
@@ -44,6 +43,7 @@ from calls_mcp.storage.models import (
     parse_requests,
     pending_page,
 )
+from calls_mcp.storage.rate_limits import Limit, LimitExceeded
 from calls_mcp.tools.outcome import Outcome
 
 # A password with special characters could be parsed as the host, which error messages show. The
@@ -337,7 +337,7 @@ class RedisStorage(Storage):
 
     def _script(self, name: str) -> Callable[..., Awaitable[Any]]:
         if name not in self._scripts:
-            self._scripts[name] = self._client.register_script(_text("current_run") + _text(name))
+            self._scripts[name] = self._client.register_script(_text("server_run_id") + _text(name))
         return self._scripts[name]
 
 

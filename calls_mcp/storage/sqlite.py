@@ -11,10 +11,9 @@ from typing import TypeVar, cast
 from anyio import CapacityLimiter, to_thread
 
 from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavailable
-from calls_mcp.storage import restore_detection
+from calls_mcp.storage import restored_backup
 from calls_mcp.storage.database import Database, Query, querying
 from calls_mcp.storage.interface import Storage, explain
-from calls_mcp.storage.limit import Limit, LimitExceeded
 from calls_mcp.storage.models import (
     DAY,
     WEEK,
@@ -36,6 +35,7 @@ from calls_mcp.storage.models import (
     parse_requests,
     pending_page,
 )
+from calls_mcp.storage.rate_limits import Limit, LimitExceeded
 from calls_mcp.tools.outcome import Outcome
 
 _T = TypeVar("_T")
@@ -156,7 +156,7 @@ class SqliteStorage(Storage):
 
         def add(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM confirmations WHERE forget_at <= ?", (options.clock(),))
-            restore_detection.revoke_if_restored(db, self._writer.path)
+            restored_backup.revoke_if_restored(db, self._writer.path)
             db.execute(_ADD_CONFIRMATION, (identifier, owner, record, forget_at))
             db.execute(_DELETE_OLDEST_UNUSED, (owner, options.max_unused))
             if _number(db, "SELECT count(*) FROM confirmations") > options.capacity:
@@ -173,10 +173,10 @@ class SqliteStorage(Storage):
         now = self._options.clock()
 
         def claim(db: sqlite3.Connection) -> bool:
-            restore_detection.revoke_if_restored(db, self._writer.path)
+            restored_backup.revoke_if_restored(db, self._writer.path)
             is_claimed = db.execute(_CLAIM, (now, identifier)).rowcount == 1
             if is_claimed:
-                restore_detection.renew(db, self._writer.path)
+                restored_backup.renew(db, self._writer.path)
             return is_claimed
 
         return await self._write(claim)

@@ -1,4 +1,4 @@
-"""Suggestions for misspelt names and values: only what has the same meaning."""
+"""Suggestions for misspelled names and values: only what has the same meaning."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence

@@ -23,6 +23,7 @@ from calls_mcp.tools.catalog import (
     Schema,
     address_kind,
 )
+from calls_mcp.tools.humanize import counted, listed
 from calls_mcp.tools.list_filters import filter_warnings, time_in_utc, utc
 from calls_mcp.tools.schema import checked_schema
 from calls_mcp.tools.suggestions import (
@@ -31,7 +32,6 @@ from calls_mcp.tools.suggestions import (
     suggested_name,
     suggested_values,
 )
-from calls_mcp.tools.wording import counted, listed
 
 FORMATS = FormatChecker(formats=())
 
@@ -68,7 +68,7 @@ def validate(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
     raw = _without_empty(operation, raw)
     unknown = (name for name in raw if name not in operation.parameters)
     meant = {name: suggested_name(operation, name) for name in islice(unknown, _MAX_UNKNOWN_NAMES)}
-    # A misspelt name must not also be reported as a missing argument, but its value is checked.
+    # A misspelled name must not also be reported as a missing argument, but its value is checked.
     corrected = {right: raw[wrong] for wrong, right in meant.items() if right}
     understood = _without_empty(operation, corrected) | {**raw}
     faults = [

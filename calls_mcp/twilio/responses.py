@@ -29,8 +29,8 @@ from calls_mcp.errors import (
 from calls_mcp.observability.redaction import masked, one_line, quoted
 from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import CONFIG, Json, address_kind
+from calls_mcp.tools.humanize import about
 from calls_mcp.tools.outcome import CallSummary
-from calls_mcp.tools.wording import about
 from calls_mcp.twilio.requests import Request
 
 _LONGEST_MESSAGE = 300  # characters
@@ -145,7 +145,7 @@ def _message_in(payload: object, body: bytes) -> str:
         return ""
     text = body[:_MOST_READ].decode(errors="replace").rstrip("\ufffd")
     if "<" in text:
-        from calls_mcp.twilio.html_page import texts_in  # noqa: PLC0415  # rare
+        from calls_mcp.twilio.html_errors import texts_in  # noqa: PLC0415  # rare
 
         return _joined(" ", map(_text, texts_in(text)))
     return "" if "\ufffd" in text or "\0" in text else _text(text)

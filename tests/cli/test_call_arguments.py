@@ -44,7 +44,7 @@ def test_a_value_of_the_wrong_type_stays_text(name: str, text: str) -> None:
     assert value == text or type(value) is (int if name in OF["integer"] else bool)
 
 
-def test_a_value_under_a_misspelt_name_has_the_type_of_the_intended_one() -> None:
+def test_a_value_under_a_misspelled_name_has_the_type_of_the_intended_one() -> None:
     pairs = ["time_limt=5", "To=15005550206", "Record=true"]
     assert assigned(pairs, CREATE) == {"time_limt": 5, "To": "15005550206", "Record": True}
 

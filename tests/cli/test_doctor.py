@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import sqlite3
 import ssl
@@ -278,6 +279,15 @@ def test_an_unused_env_file_is_noted_only_if_it_has_our_settings(env_file: Path)
     assert found["settings"]["remedy"] == USE_ENV_FILE
     env_file.write_text("DATABASE_URL=x\n", "utf-8")
     assert examined()[1]["settings"]["level"] == "ok"
+
+
+def test_a_remedy_names_the_env_file_that_is_used(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    env_file.write_text("CALLS_MCP_READ_ONLY=1\n", "utf-8")
+    found = examined("--sandbox", "--env-file", str(env_file))[1]
+    assert found["policy"]["remedy"] == f"unset CALLS_MCP_READ_ONLY (or change {env_file})"
 
 
 @pytest.mark.parametrize(

@@ -282,8 +282,8 @@ async def test_principals_read_and_watch_calls_in_their_own_account(
                 await (subscribe(alice, URI) if era == "legacy" else listening())
             with pytest.raises(MCPError, match="not_found"):
                 await alice.read_resource(URI)
-            assert "Placing a call is denied" in str(await alice.read_resource("calls://policy"))
-            assert "Placing a call is denied" not in str(await bob.read_resource("calls://policy"))
+            assert "Placing a call is refused" in str(await alice.read_resource("calls://policy"))
+            assert "Placing a call is refused" not in str(await bob.read_resource("calls://policy"))
         accounts = [request.target.split("/")[3] for request in service.upstream.requests]
         assert accounts.count(OWN) == 2
 

@@ -95,7 +95,7 @@ def test_a_prompt_argument_cannot_contain_a_placeholder(tmp_path: Path) -> None:
     [
         pytest.param("Say hello.", "front matter", id="no front matter"),
         pytest.param(GOOD.replace("title: Greet\n", ""), "title", id="a key is missing"),
-        pytest.param(GOOD.replace("title", "titel"), "titel", id="a key is misspelt"),
+        pytest.param(GOOD.replace("title", "titel"), "titel", id="a key is misspelled"),
         pytest.param(GOOD.replace("title: Greet", "title: [")[:60], "front matter", id="bad YAML"),
         pytest.param(GOOD.replace("name: greet", "name: hello"), "must be greet", id="name"),
         pytest.param(GOOD.replace("{{ who }}", "you"), "who", id="an argument is not used"),

@@ -116,7 +116,7 @@ async def test_the_policy_resource_explains_the_policy(tmp_path: Path) -> None:
     policy.write_text('[confirm]\nplace = "deny"\n', "utf-8")
     async with open_harness(calls_mcp_policy=policy) as harness, harness.connect() as agent:
         text = text_of(await agent.client.read_resource("calls://policy"))
-    assert "- Placing a call is denied." in text
+    assert "- Placing a call is refused." in text
 
 
 async def test_a_read_only_server_has_docs_only_for_its_tools() -> None:

@@ -15,7 +15,6 @@ import pytest
 from calls_mcp.emulator import ManualClock
 from calls_mcp.errors import StoreUnavailable
 from calls_mcp.storage.database import Database
-from calls_mcp.storage.limit import Limit, LimitExceeded
 from calls_mcp.storage.models import (
     Binding,
     CallsTo,
@@ -26,6 +25,7 @@ from calls_mcp.storage.models import (
     TalkTime,
 )
 from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.rate_limits import Limit, LimitExceeded
 from calls_mcp.tools.outcome import Outcome
 
 from . import processes

@@ -221,7 +221,7 @@ def test_an_argument_that_is_wrong_in_two_ways_is_reported_once() -> None:
         ("list_calls", "PageSize", "page_size"),
     ],
 )
-def test_a_misspelt_argument_name_gets_a_suggestion(tool: str, name: str, meant: str) -> None:
+def test_a_misspelled_argument_name_gets_a_suggestion(tool: str, name: str, meant: str) -> None:
     told = faults(tool, {**BASES[tool], name: "?"})
     assert told[name] == Fault(
         path=f"/{name}",
@@ -231,14 +231,14 @@ def test_a_misspelt_argument_name_gets_a_suggestion(tool: str, name: str, meant:
     )
 
 
-def test_a_value_under_a_misspelt_name_is_also_checked() -> None:
+def test_a_value_under_a_misspelled_name_is_also_checked() -> None:
     told = faults("create_call", {"To": "0123", "From": "client:bob", "twiml": TWIML})
     assert [*told] == ["To", "From", "to", "from"]
     told = faults("create_call", placing(SIPAuthPassword=["secret"]))
     assert told["sip_auth_password"].received == MASK
 
 
-def test_rules_apply_to_values_under_misspelt_names() -> None:
+def test_rules_apply_to_values_under_misspelled_names() -> None:
     told = faults("create_call", {"To": "+15005550006", "From": "client:bob", "twiml": TWIML})
     assert [*told] == ["To", "From", "from"]
     assert told["from"].expected == "a phone number, because to is a phone number"
@@ -348,7 +348,7 @@ async def test_a_secret_is_never_shown(harness: Harness, name: str, value: objec
 
 
 @pytest.mark.anyio
-async def test_a_secret_under_a_misspelt_name_is_not_shown(harness: Harness) -> None:
+async def test_a_secret_under_a_misspelled_name_is_not_shown(harness: Harness) -> None:
     async with harness.connect() as agent:
         result = await agent.client.call_tool("create_call", placing(SipAuthPassword="hunter2"))
     assert structured(result)["error"]["faults"][0]["did_you_mean"] == "sip_auth_password"

@@ -12,7 +12,7 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.issuer import IssuerUnavailable, KeySet
 from calls_mcp.http.principals import Principals, load_principals
 from calls_mcp.settings import Access, Settings
-from calls_mcp.tools.wording import counted
+from calls_mcp.tools.humanize import counted
 
 _SOON = timedelta(days=7)
 

@@ -20,7 +20,7 @@ from calls_mcp.guard.policy.sip_address import (
 from calls_mcp.tools.catalog import address_kind
 
 if TYPE_CHECKING:
-    from calls_mcp.guard.policy.number_facts import NumberFacts
+    from calls_mcp.guard.policy.numbering_plans import NumberFacts
 
 _log = logging.getLogger(__name__)
 
@@ -284,13 +284,13 @@ def _all_in(countries: Iterable[str], regions: frozenset[str]) -> bool:
 
 
 def _look_up(number: str) -> "NumberFacts":
-    from calls_mcp.guard.policy.number_facts import look_up  # noqa: PLC0415  # 50 ms, if needed
+    from calls_mcp.guard.policy.numbering_plans import look_up  # noqa: PLC0415  # 50 ms, if needed
 
     return look_up(number)
 
 
 def _look_up_types(digits: str) -> set[str]:
-    from calls_mcp.guard.policy.number_facts import national_types  # noqa: PLC0415
+    from calls_mcp.guard.policy.numbering_plans import national_types  # noqa: PLC0415
 
     return national_types(digits)
 

@@ -62,7 +62,7 @@ def judge(
         return Judgement("never", "accounts.allow", arguments)
     requirement, rule = _requirement(policy, arguments)
     if requirement == "deny":
-        raise PolicyDenied(rule, "this kind of change is denied", _DENIED)
+        raise PolicyDenied(rule, "it allows no change of this kind", _DENIED)
     account = object_to_account(policy, account_sid)
     _refuse(chain(account, _objections(policy, arguments), others))
     added = dict(_added(policy.caps, arguments))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
-from calls_mcp.guard.policy.hours import ALWAYS, CountryHours, Exceptional, Hours
+from calls_mcp.guard.policy.hours_rules import ALWAYS, CountryHours, Exceptional, Hours
 from calls_mcp.guard.policy.rules import (
     Caps,
     Confirmations,
@@ -12,7 +12,7 @@ from calls_mcp.guard.policy.rules import (
     Policy,
     Requirement,
 )
-from calls_mcp.tools.wording import counted, duration
+from calls_mcp.tools.humanize import counted, duration
 
 _ACTIONS = {
     "place": "Placing a call",
@@ -26,7 +26,7 @@ _REQUIREMENTS: dict[Requirement, str] = {
     "confirm": "needs the user's confirmation",
     "require_human": "needs the user's confirmation in the client, or the operator's approval",
     "operator": "needs the operator's approval",
-    "deny": "is denied",
+    "deny": "is refused",
 }
 _EXCEPTIONS: dict[Exceptional, str] = {
     "allow": "is allowed as usual",
@@ -40,7 +40,7 @@ _HEADINGS: dict[Requirement, str] = {
     "confirm": "Confirmed by the user",
     "require_human": "Confirmed by the user in the client, or approved by the operator",
     "operator": "Approved by the operator",
-    "deny": "Denied",
+    "deny": "Refused",
 }
 _SPANS = {
     "calls_per_minute": "a minute",
@@ -98,14 +98,14 @@ def _confirmations(rules: Confirmations) -> Iterator[str]:
 def _destinations(rules: Destinations, confirm: Confirmations) -> Iterator[str]:
     yield "Emergency numbers and numbers too short to be a phone number are never called."
     yield from _if_any("Only numbers that begin with {} can be called.", rules.allow_prefixes)
-    yield from _if_any("Numbers that begin with {} are denied.", rules.deny_prefixes)
+    yield from _if_any("Numbers that begin with {} are refused.", rules.deny_prefixes)
     yield from _if_any("Only numbers in {} can be called.", rules.allow_countries)
-    yield from _if_any("Numbers in {} are denied.", rules.deny_countries)
-    yield from _if_any("Numbers of type {} are denied.", rules.deny_number_types)
+    yield from _if_any("Numbers in {} are refused.", rules.deny_countries)
+    yield from _if_any("Numbers of type {} are refused.", rules.deny_number_types)
     if rules.allow_file:
         yield "Only numbers on the list of allowed numbers (allow_file) can be called."
     if rules.deny_file:
-        yield "Numbers on the do-not-call list (deny_file) are denied."
+        yield "Numbers on the do-not-call list (deny_file) are refused."
     yield _patterns("SIP addresses", rules.allow_sip)
     yield _patterns("clients (client:name)", rules.allow_clients)
     if confirm.place not in ("operator", "deny"):
@@ -127,7 +127,7 @@ def _links(policy: Policy) -> Iterator[str]:
         yield "`twiml` and `say` are not allowed as arguments."
         return
     yield "TwiML is allowed as an argument if it is well-formed and has no DOCTYPE."
-    unknown = "not checked" if policy.twiml.unknown else "denied"
+    unknown = "not checked" if policy.twiml.unknown else "refused"
     yield f"Unknown elements and attributes in TwiML are {unknown}."
     yield (
         "The same rules apply to the URLs, numbers, caller IDs, recording, time limits and "

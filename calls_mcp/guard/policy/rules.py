@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from pydantic_core import ErrorDetails
 
 from calls_mcp.errors import FileError
-from calls_mcp.guard.policy.hours import Country, CountryHours, Hours
+from calls_mcp.guard.policy.hours_rules import Country, CountryHours, Hours
 from calls_mcp.guard.policy.number_list import load_numbers
 from calls_mcp.tools.catalog import CONFIG, Action, Confirm
 from calls_mcp.tools.toml_files import Table, checked, must_match, parse, places, read, reason

@@ -67,7 +67,7 @@ def test_the_twiml_of_a_request_is_checked_when_it_is_executed(phone: Phone) -> 
     assert phone.heard(sid) == [APOLOGY]
 
 
-def test_a_misspelt_attribute_is_a_warning(phone: Phone) -> None:
+def test_a_misspelled_attribute_is_a_warning(phone: Phone) -> None:
     sid = phone.call('<Gather numdigits="1"><Say looop="2">Hello</Say></Gather>')
     phone.advance(60)
     assert [line for line in phone.story(sid) if "warning" in line] == [

@@ -5,7 +5,7 @@ from typing import Any, get_args
 import pytest
 
 from calls_mcp.guard.policy.explanation import explain, summary
-from calls_mcp.guard.policy.hours import ALWAYS, NEVER, CountryHours, Span
+from calls_mcp.guard.policy.hours_rules import ALWAYS, NEVER, CountryHours, Span
 from calls_mcp.guard.policy.rules import Requirement
 from tests.guard.policy.cases import BERLIN, OTHER, SHIPPED, changed
 
@@ -18,14 +18,14 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         "Any other change to a live call needs the user's confirmation.",
         "Deleting the record of a call needs the user's confirmation.",
         "Emergency numbers and numbers too short to be a phone number are never called.",
-        "Numbers of type premium_rate are denied.",
+        "Numbers of type premium_rate are refused.",
         "All SIP addresses can be called.",
         "All clients (client:name) can be called.",
         "All caller IDs that the API accepts are allowed.",
         "All accounts that the credentials can use are allowed.",
         "Only https URLs are allowed.",
         "TwiML is allowed as an argument if it is well-formed and has no DOCTYPE.",
-        "Unknown elements and attributes in TwiML are denied.",
+        "Unknown elements and attributes in TwiML are refused.",
         (
             "The same rules apply to the URLs, numbers, caller IDs, recording, time limits and "
             "timeouts in TwiML, but not to TwiML at a URL."
@@ -45,7 +45,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
     ("section", "rules", "sentence"),
     [
         ("confirm", {"place": "never"}, "Placing a call needs no confirmation."),
-        ("confirm", {"delete": "deny"}, "Deleting the record of a call is denied."),
+        ("confirm", {"delete": "deny"}, "Deleting the record of a call is refused."),
         (
             "confirm",
             {"hang_up": "require_human"},
@@ -56,11 +56,11 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             {"allow_prefixes": ("+49", "+43", "+41")},
             "Only numbers that begin with +49, +43 or +41 can be called.",
         ),
-        ("destinations", {"deny_countries": ("CU",)}, "Numbers in CU are denied."),
+        ("destinations", {"deny_countries": ("CU",)}, "Numbers in CU are refused."),
         (
             "destinations",
             {"deny_file": "/lists/no.txt"},
-            "Numbers on the do-not-call list (deny_file) are denied.",
+            "Numbers on the do-not-call list (deny_file) are refused.",
         ),
         (
             "destinations",
@@ -115,14 +115,14 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         (
             "hours",
             {"countries": {"DE": CountryHours(daily=NEVER, outside="deny")}},
-            "In DE, there are no calling hours: at any time, a call is denied.",
+            "In DE, there are no calling hours: at any time, a call is refused.",
         ),
         (
             "hours",
             {"countries": {"DE": CountryHours(daily=ALWAYS, outside="deny")}},
             "In DE, numbers can be called at any time of the day.",
         ),
-        ("hours", {"outside": "deny"}, "At other times, a call is denied."),
+        ("hours", {"outside": "deny"}, "At other times, a call is refused."),
         (
             "hours",
             {"unknown": "operator"},
@@ -133,7 +133,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             {"countries": {"DE": CountryHours(sunday=NEVER, outside="deny")}},
             (
                 "In DE, numbers can be called from 08:00 to 21:00, not on Sundays; at other "
-                "times, a call is denied."
+                "times, a call is refused."
             ),
         ),
         ("urls", {"hosts": ()}, "URLs are not allowed."),

@@ -4,10 +4,9 @@ from dataclasses import replace
 import pytest
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.storage.limit import Limit, LimitExceeded
 from calls_mcp.storage.models import StorageOptions
 from calls_mcp.storage.opening import open_storage
-from calls_mcp.storage.rate_limiter import RateLimiter
+from calls_mcp.storage.rate_limits import Limit, LimitExceeded, RateLimiter
 
 from .redis_server import RedisServer
 
@@ -50,7 +49,7 @@ async def test_hits_are_shared_until_the_store_is_down(
     async with open_storage(
         own_redis.url, StorageOptions(clock=clock, is_simulated=True)
     ) as storage:
-        one, other = RateLimiter(storage, clock), RateLimiter(storage, clock)
+        one, other = RateLimiter(storage.hit, clock), RateLimiter(storage.hit, clock)
         assert [await each.hit([MINUTE]) for each in (one, other)] == [None, None]
         assert await one.hit([MINUTE]) == LimitExceeded("requests", 60)
         own_redis.stop()

@@ -2,16 +2,12 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 import anyio
 
 from calls_mcp.errors import StoreUnavailable
-from calls_mcp.storage.limit import Limit, LimitExceeded
-
-if TYPE_CHECKING:
-    from calls_mcp.storage.interface import Storage
 
 _log = logging.getLogger(__name__)
 
@@ -20,14 +16,46 @@ _LOCAL_FOR = 10  # seconds
 _SWEEP_EVERY = 60  # seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `amount` of something for `key`, such as a principal or an account.
+
+    For `Storage.hit`, this is the amount in any period of `seconds`. For `Storage.reserve`, it is
+    the amount at a time, and a reservation that is not released counts for `seconds`. `name` is
+    for messages, and distinguishes limits with the same key.
+    """
+
+    name: str
+    amount: int
+    seconds: int
+    key: str
+
+    @property
+    def counter(self) -> str:
+        """The key under which a store counts it."""
+        return f"{self.name}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitExceeded:
+    """Nothing was counted, because the limit `name` is reached for `retry_after` seconds."""
+
+    name: str
+    retry_after: float
+
+
 class RateLimiter:
-    """Counts hits in the `shared` store, or else in this process. `clock` returns epoch seconds.
+    """Counts hits with `hit_shared`, or else in this process. `clock` returns epoch seconds.
 
     While the store can't be reached, the process counts alone, so that requests are not delayed.
     """
 
-    def __init__(self, shared: "Storage | None", clock: Callable[[], float]) -> None:
-        self._shared = shared
+    def __init__(
+        self,
+        hit_shared: Callable[[Sequence[Limit]], Awaitable[LimitExceeded | None]] | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._hit_shared = hit_shared
         self._clock = clock
         self._local_until = 0.0
         self._hits: dict[str, deque[float]] = {}
@@ -36,11 +64,11 @@ class RateLimiter:
 
     async def hit(self, limits: Sequence[Limit]) -> LimitExceeded | None:
         """Count a hit against all limits, or return one that is reached and count nothing."""
-        if self._shared is None or self._clock() < self._local_until:
+        if self._hit_shared is None or self._clock() < self._local_until:
             return self._hit_locally(limits)
         try:
             with anyio.fail_after(_TIMEOUT):
-                return await self._shared.hit(limits)
+                return await self._hit_shared(limits)
         except (StoreUnavailable, TimeoutError):
             _log.warning(
                 "The state store does not respond, so this process counts requests by itself "

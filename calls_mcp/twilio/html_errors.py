@@ -1,4 +1,4 @@
-"""The text of an HTML page, such as a proxy's error page."""
+"""The text of an HTML error page, such as a proxy's."""
 
 from collections.abc import Sequence
 from contextlib import suppress

@@ -15,7 +15,7 @@ from calls_mcp.errors import StoreUnavailable
 from calls_mcp.guard.change import Stop
 from calls_mcp.guard.confirmations import Confirmations
 from calls_mcp.guard.signing import Signer
-from calls_mcp.storage import restore_detection
+from calls_mcp.storage import restored_backup
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.models import Binding, PendingConfirmation, StorageOptions
 from calls_mcp.storage.opening import open_storage
@@ -241,7 +241,7 @@ async def test_a_file_accepts_no_confirmation_from_before_the_machine_was_starte
 ) -> None:
     async with open_storage(sqlite_url, options) as storage:
         await storage.add_confirmation("one", pending)
-        monkeypatch.setattr(restore_detection, "_boot_id", lambda: "another")
+        monkeypatch.setattr(restored_backup, "_boot_id", lambda: "another")
         assert (await claim_again(storage, pending)).outcome.outcome == "expired"
         await storage.add_confirmation("two", pending)
         assert await storage.claim_confirmation("two")
