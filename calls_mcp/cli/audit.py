@@ -45,8 +45,8 @@ decisions:
   asked      a confirmation or an approval was requested
   approved   the operator approved the request
   allowed    the change was allowed, and was sent next
-  denied     the server refused the change, for example because of the policy
-  declined   the user declined it, or the operator denied it
+  denied     refused by the server, for example because of the policy
+  declined   declined by the user or denied by the operator
   expired    the confirmation or approval was no longer valid
   withdrawn  the approval request was no longer needed
   replayed   a confirmation was used again, and nothing was sent

@@ -116,7 +116,7 @@ async def _run_demo(user: "_User", audit_log: Path) -> None:
             Client(build_server(runtime), elicitation_callback=user.answer) as client,
         ):
             transcript = await _walk(_Agent(client), user, emulator)
-        _heading("What the callee heard")
+        _heading("Transcript")
         for line in transcript:
             _say(line, "  ")
         _heading("What reached the API")

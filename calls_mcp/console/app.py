@@ -151,7 +151,8 @@ async def _open_state(
         audit_database = audit_path(settings, sandbox=runtime.sandbox if runtime else sandbox)
         if audit_database is None:
             unavailable["audit_database"] = (
-                "CALLS_MCP_AUDIT_DATABASE is stderr:, so each server logs its audit records."
+                "Each server writes its audit log to stderr. To see it here, set "
+                "CALLS_MCP_AUDIT_DATABASE to a file."
             )
         yield ConsoleContext(
             settings=settings,

@@ -26,9 +26,11 @@ _ACTIONS = {
     "modify": _Words("change a call", "Change", "a change"),
     "delete": _Words("delete a call record", "Deletion", "deletion of the record"),
 }
+_DENIAL = "denied_by_operator"
+"""The step of a change that an operator denied. The audit log has `declined` for users, too."""
 _CONFIRMATIONS = {
     "elicitation": "confirmed by the user",
-    "token": "confirmed by the agent",
+    "token": "confirmed with a token",
     "operator": "approved by the operator",
 }
 
@@ -50,7 +52,8 @@ class _Step:
 _STEPS = {
     "asked": _Step("{who} requested {request}", "", "Requested"),
     "approved": _Step("{subject} approved by {decider}", "good", "Approved", "live"),
-    "declined": _Step("{subject} denied by {decider}", "bad", "Denied", "failed"),
+    "declined": _Step("{subject} declined by {decider}", "bad", "Declined", "failed"),
+    _DENIAL: _Step("{subject} denied by {decider}", "bad", "Denied", "failed"),
     "denied": _Step("{subject} refused", "bad", "Refused", "failed"),
     "expired": _Step("{subject} request expired", "bad", "Expired", "warning"),
     "withdrawn": _Step("{subject} request withdrawn by {decider}", "bad", "Withdrawn", "warning"),
@@ -62,11 +65,16 @@ _STEPS = {
     "unknown": _Step("{subject} request sent, result unknown", "bad", "Result unknown", "warning"),
     "failed": _Step("{subject} request failed", "bad", "Failed", "failed"),
 }
-_DECISIONS = {"declined": "denied", "withdrawn": "withdrawn", "approved": "approved"}
+_DECISIONS = {
+    "declined": "declined",
+    _DENIAL: "denied",
+    "withdrawn": "withdrawn",
+    "approved": "approved",
+}
 DECISION_WORDS: Mapping[str, str] = {
     name: _STEPS[name].result if name in _STEPS else name.capitalize()
     for name in get_args(Decision)
-}
+} | {"declined": "Declined or denied"}
 PHASE_WORDS: Mapping[str, str] = {
     "decided": "Decided",
     "before": "Sent",
@@ -182,7 +190,8 @@ def _step(record: Mapping[str, Json]) -> str:
         if record.get("outcome") == "done":
             return "done" if phase == "after" else "found"
         return "unknown" if record.get("error_kind") == OutcomeUnknown.kind else "failed"
-    return str(phase if phase == "before" else record.get("decision", phase))
+    step = str(phase if phase == "before" else record.get("decision", phase))
+    return _DENIAL if step == "declined" and record.get("decided_by") else step
 
 
 def _details(record: Mapping[str, Json], name: str) -> Iterator[str]:

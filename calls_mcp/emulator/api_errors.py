@@ -15,7 +15,6 @@ _MESSAGES = {
     "greater_than": "must be above {gt:g}",
     "greater_than_equal": "must be {ge:g} or more",
     "less_than_equal": "must be {le:g} or less",
-    "string_pattern_mismatch": "must match {pattern}",
     "string_too_short": "must not be empty",
     "sequence_str": "must be a list",
     "is_instance_of": "must be a list",

@@ -28,8 +28,16 @@ INVALID_FROM = "+15005550001"
 _OTHERWISE = "otherwise"
 _STRICT = ConfigDict(extra="forbid")
 _APPLICATION = re.compile("AP[0-9a-fA-F]{32}")
+_KEYS = re.compile("[0-9A-D*#wW]{1,64}")
 
-Keys = Annotated[str, StringConstraints(pattern=r"^[0-9A-D*#wW]{1,64}$")]
+
+def _keys(text: str) -> str:
+    if not _KEYS.fullmatch(text):
+        raise ValueError("must be 1 to 64 of the characters 0-9 A-D # * w W")
+    return text
+
+
+Keys = Annotated[str, AfterValidator(_keys)]
 
 EndStatus = Literal["completed", "busy", "no-answer", "failed"]
 AnsweredBy = Literal[

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from calls_mcp.errors import OutcomeUnknown, PolicyDenied, StoreUnavailable
+from calls_mcp.errors import NotAttempted, OutcomeUnknown, PolicyDenied, StoreUnavailable
 from calls_mcp.guard.change import Change
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.settings import Console
@@ -188,7 +188,9 @@ class ApprovalRequests:
         # The first request was refused or interrupted.
         if kept := await self.storage.get_with_ttl(key):
             await self.storage.delete_if_equal(key, kept[0])
-        raise PolicyDenied(change.rule, "the approval request could not be created", "Try again.")
+        raise NotAttempted(
+            "Nothing was sent: the approval request could not be created.", "Try again."
+        )
 
 
 class Heartbeat:

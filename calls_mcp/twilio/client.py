@@ -74,7 +74,10 @@ class _Exchange:
     @property
     def timed_out(self) -> str:
         """The reason for an error if there is no response in time."""
-        return f"no response within {round(max(self.deadline - self.started, 0), 1):g} s"
+        limit = f"{round(max(self.deadline - self.started, 0), 1):g} s"
+        if self.may_have_left:
+            return f"no response within {limit}"
+        return f"the request could not be sent within {limit}"
 
     async def trace(self, event: str, info: Mapping[str, object]) -> None:
         """Handle a trace event of httpx. A proxy's CONNECT contains nothing of the request."""
@@ -207,13 +210,13 @@ class TwilioClient:
 
     async def _attempt(self, exchange: _Exchange) -> Response:
         async with self._slot(exchange):
-            # A retried attempt was not processed. An in-process request always leaves.
-            exchange.may_have_left = self._access.app is not None
+            exchange.may_have_left = False  # a retried attempt was not processed
             if min(exchange.deadline, self._deadline) <= anyio.current_time():
                 raise not_attempted(exchange.timed_out)
             if not exchange.is_admitted:  # others may have failed while it waited
                 self._circuit.require_closed()
                 exchange.is_admitted = True
+            exchange.may_have_left = self._access.app is not None  # an in-process request leaves
             with exchange.spans.attempt_span():
                 response = await self._receive(exchange)
                 exchange.spans.status = response.status

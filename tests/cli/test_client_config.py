@@ -210,9 +210,9 @@ def test_existing_prompts_of_vs_code_are_not_duplicated(home: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('// mine\n{"servers": {}}', "it is not JSON without comments (line 1"),
-        ('{"servers": {},}', "it is not JSON without comments (line 1"),
-        ("{", "it is not JSON without comments (line 1"),
+        ('// mine\n{"servers": {}}', "it is not plain JSON; comments are not supported (line 1"),
+        ('{"servers": {},}', "it is not plain JSON; comments are not supported (line 1"),
+        ("{", "it is not plain JSON; comments are not supported (line 1"),
         ("[" * 100_000, "nested too deeply"),
         ("[]", "it is not a JSON object"),
         ('{"servers": 1}', "servers is not an object"),
@@ -310,7 +310,7 @@ def test_a_temporary_run_from_a_file_needs_that_file(
     made = entry_of("cursor", told.stdout)
     source = f"calls-mcp[redis] @ {wheel.as_uri()}"
     assert (made["command"], *made["args"][:-2]) == (*temporary_run, source, "calls-mcp")
-    assert f"The client will start it from {wheel}; do not move or delete that." in told.stderr
+    assert f"The client will start it from {wheel}, so do not move it." in told.stderr
     wheel.unlink()
     assert "can't be found again" in configured("cursor", status=2).stderr
 

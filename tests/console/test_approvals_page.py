@@ -102,7 +102,9 @@ async def test_a_second_decision_shows_the_first(harness: Harness, ann: WebClien
         await decide(ann, approval, "deny", "no")
         late = await bob.decide(f"/approvals/{approval}", decision="approve")
     assert late.status_code == 409
-    assert "Your decision was not used: ann denied this request first." in text_of(late.text)
+    assert "Your decision was not used, because this request was already denied by ann." in text_of(
+        late.text
+    )
 
 
 async def test_only_one_of_two_simultaneous_decisions_is_used(

@@ -19,7 +19,7 @@ from calls_mcp.audit.records import Fields, is_intact
 from calls_mcp.audit.verification import verify
 from calls_mcp.console.exports import csv_row
 from tests.console.harness import Harness, WebClient, text_of
-from tests.harness import placing
+from tests.harness import User, decline, placing
 
 pytestmark = pytest.mark.anyio
 
@@ -130,7 +130,7 @@ async def test_the_chain_is_verified(harness: Harness, ann: WebClient) -> None:
     text = text_of(await ann.read("/audit?check=now"))
     assert "The audit log was changed after it was written" in text
     assert "record 3: its hash does not match its content, so it was edited" in text
-    assert text.count("Record modified") == 2  # of the record, and of its change
+    assert text.count("Record edited") == 2  # of the record, and of its change
 
 
 async def test_after_a_full_check_only_new_records_are_checked_for_an_hour(
@@ -207,6 +207,15 @@ async def test_a_change_says_who_decided_and_how_it_ended(harness: Harness, ann:
     assert "Done tester asked to call +1•••05 approved by ann" in text
 
 
+async def test_a_change_that_the_user_declined_is_not_denied(
+    harness: Harness, ann: WebClient
+) -> None:
+    async with harness.connect(user=User(decline)) as agent:
+        await agent.call("create_call", **placing())
+    text = text_of(await ann.read("/audit"))
+    assert "Declined tester asked to call +1•••05 declined by the user" in text
+
+
 async def test_a_refusal_by_the_policy_names_its_rule(harness: Harness, ann: WebClient) -> None:
     async with harness.connect() as agent:
         await agent.call("create_call", **placing(record=True))
@@ -218,7 +227,11 @@ async def test_a_refusal_by_the_policy_names_its_rule(harness: Harness, ann: Web
 
 async def test_filters_have_the_words_of_the_results(ann: WebClient) -> None:
     html = await ann.read("/audit")
-    for value, word in {"declined": "Denied", "denied": "Refused", "before": "Sent"}.items():
+    for value, word in {
+        "declined": "Declined or denied",
+        "denied": "Refused",
+        "before": "Sent",
+    }.items():
         assert f'<option value="{value}">{word}</option>' in html
 
 

@@ -132,8 +132,8 @@ async def test_a_call_of_the_sandbox_shows_what_the_callee_heard(tmp_path: Path)
         sandbox = sandbox_access(harness.emulator, harness.runtime.settings)
         harness.runtime.access = replace(harness.runtime.access, transcript=sandbox.transcript)
         after = text_of(await ann.read(f"/calls/{sid}"))
-    assert "What the callee heard" not in before
-    assert "What the callee heard 0:03 answered by a human 0:03 said “Hello”" in after
+    assert "Transcript" not in before
+    assert "Transcript 0:03 answered by a human 0:03 said “Hello”" in after
 
 
 async def test_the_end_of_a_completed_call_is_marked_as_good(

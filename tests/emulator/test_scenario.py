@@ -117,7 +117,7 @@ async def test_a_call_times_out_before_a_slow_destination_answers(
         ('["+12025550101"]\nprice = 1', "price: must be 0 or less"),
         (
             '["+12025550101"]\nreactions = [{ at = 1, press = "hello" }]',
-            "reactions.0.press: must match ",
+            "reactions.0.press: must be 1 to 64 of the characters ",
         ),
         ('["+12025550101"]\nend_as = "canceled"', "end_as: must be completed, busy, no-answer or"),
         ('["+12025550101"]\nanswered_by = "dog"', "answered_by: must be human, machine, "),

@@ -101,7 +101,7 @@ async def test_nothing_was_sent_if_the_proxy_does_not_respond(
     assert len(asked.asked) == 1
     assert (error.kind, error.message) == (
         "unreachable",
-        "Nothing was sent: no response within 1 s.",
+        "Nothing was sent: the request could not be sent within 1 s.",
     )
 
 

@@ -150,7 +150,7 @@ def _parsed(text: str) -> _Object:
         value: object = json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as wrong:
         where = f"line {wrong.lineno}: {wrong.msg}"
-        raise _Loss(f"it is not JSON without comments ({where})") from None
+        raise _Loss(f"it is not plain JSON; comments are not supported ({where})") from None
     except RecursionError:
         raise _Loss("its JSON is nested too deeply") from None
     if not isinstance(value, dict):

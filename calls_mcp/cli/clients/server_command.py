@@ -93,7 +93,9 @@ def _requirement(name: str, origin: _Origin) -> tuple[str, str]:
         )
     vcs = origin.get("vcs_info")
     full = f"{vcs['vcs']}+{origin['url']}@{vcs['commit_id']}" if vcs else origin["url"]
-    return f"{name} @ {full}", f"The client will start it from {where}; do not move or delete that."
+    if url.scheme != "file":
+        return f"{name} @ {full}", f"The client will fetch it from {where}."
+    return f"{name} @ {full}", f"The client will start it from {where}, so do not move it."
 
 
 def _uvx() -> str:

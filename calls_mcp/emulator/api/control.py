@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from html import escape
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -79,11 +79,17 @@ class Say(_Body):
     text: str = Field(min_length=1)
 
 
+def _without_spaces(text: str) -> str:
+    if text.split() != [text]:
+        raise ValueError("must not be empty or contain spaces")
+    return text
+
+
 class Ring(_Body):
     """A call from outside to a number of the account."""
 
     to: str
-    from_: str = Field(alias="from", pattern=r"^\S+$")
+    from_: Annotated[str, AfterValidator(_without_spaces)] = Field(alias="from")
     script: Script = ORDINARY
 
 

@@ -152,7 +152,7 @@ def _reject(session: Session, verb: Element) -> Steps[None]:
     if session.leg.is_incoming:
         is_busy = verb.get("reason") == "busy"
         session.switchboard.hang_up(session.sid, "busy" if is_busy else "no-answer")
-    raise HangUp(f"with {verb.get('reason', 'rejected')}")
+    raise HangUp(f"by <Reject> ({verb.get('reason', 'rejected')})")
     yield
 
 

@@ -86,7 +86,9 @@ def _object_to_value(policy: Policy, value: Value) -> Iterator[Objection]:
                 yield _unknown(value)
         case "url" | "websocket_url":
             scheme = "http" if value.kind == "url" else "ws"
-            yield from object_to_url(policy.urls, f"twiml ({value.place})", value.text, scheme)
+            yield from object_to_url(
+                policy.urls, f"the URL in twiml ({value.place})", value.text, scheme
+            )
         case "client" | "message_to" | "other_party" | "phone_number" | "sip_address":
             yield from _object_to_party(policy.destinations, value)
         case "caller_id":
@@ -101,7 +103,7 @@ def _object_to_value(policy: Policy, value: Value) -> Iterator[Objection]:
 
 def _object_to_recording(caps: Caps, value: Value) -> Iterator[Objection]:
     if not caps.record and _is_recording(value):
-        reason = f"twiml has {value.place}, and recording calls is not allowed"
+        reason = f"twiml has {_named(value.place)}, and recording calls is not allowed"
         hint = "Leave recording out, or ask the operator to allow it."
         yield Objection("caps.record", reason, hint)
 
@@ -112,12 +114,18 @@ def _is_recording(value: Value) -> bool:
 
 def _unknown(value: Value) -> Objection:
     place = quoted(value.place, _LONGEST_SHOWN)[1:-1]
-    what = f"the text in {place}" if value.text and value.place[0] == "<" else place
+    what = f"the text in {place}" if value.text and value.place[0] == "<" else _named(place)
     reason = f"twiml has {what}, which the policy can't check"
     hint = (
-        "Check its spelling (XML is case-sensitive) and position, or ask the operator to allow it."
+        "Check the spelling (XML is case-sensitive) and position of TwiML that is unknown, or ask "
+        "the operator to allow it."
     )
     return Objection("twiml.unknown", reason, hint)
+
+
+def _named(place: str) -> str:
+    """Return a place with its kind, because `record of <Dial>` alone sounds like a record."""
+    return place if place.startswith(("<", "the default ")) else f"the attribute {place}"
 
 
 def _object_to_party(rules: Destinations, value: Value) -> Iterator[Objection]:
@@ -140,7 +148,7 @@ def _object_to_party(rules: Destinations, value: Value) -> Iterator[Objection]:
         return
     if value.kind == "sip_address" and not address.lower().startswith(("sip:", "sips:")):
         reason = f"twiml dials {shown}, which is not a SIP address"
-        yield Objection("destinations.twiml", reason, "Write it as sip:name@host.")
+        yield Objection("destinations.twiml", reason, "Write the SIP address as sip:name@host.")
         return
     for objection in object_to_destination(rules, address):
         reason = f"twiml {verb} {shown}, which {objection.reason.removeprefix('to ')}"

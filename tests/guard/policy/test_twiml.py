@@ -296,8 +296,11 @@ def test_everything_the_official_library_can_make_is_known() -> None:
         ("<Dial><Fax>+15005550205</Fax></Dial>", "<Fax>"),
         ("<say>Hello</say>", "<say>"),
         ('<x:Say xmlns:x="urn:x">Hello</x:Say>', "<x:Say>"),
-        ('<Say xmlns="urn:x">Hello</Say>', "xmlns of <Say>"),
-        ('<Dial answerUrl="https://example.com/">+15005550205</Dial>', "answerUrl of <Dial>"),
+        ('<Say xmlns="urn:x">Hello</Say>', "the attribute xmlns of <Say>"),
+        (
+            '<Dial answerUrl="https://example.com/">+15005550205</Dial>',
+            "the attribute answerUrl of <Dial>",
+        ),
         ("<Gather>https://example.com/</Gather>", "the text in <Gather>"),
         ("+15005550205", "the text in <Response>"),
     ],
