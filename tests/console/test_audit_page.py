@@ -207,6 +207,7 @@ async def test_a_change_says_who_decided_and_how_it_ended(harness: Harness, ann:
     assert "Done tester asked to call +1•••05 approved by ann" in text
 
 
+@pytest.mark.parametrize("rules", ['place = "confirm"'], ids=[""])
 async def test_a_change_that_the_user_declined_is_not_denied(
     harness: Harness, ann: WebClient
 ) -> None:
