@@ -298,9 +298,9 @@ class Guard(_Group, alias_generator=_named("CALLS_MCP_")):
 
     confirm: Confirm = Field(
         "all",
-        description="Which changes the user must confirm, where the policy says `confirm`: `all`, "
-        "`destructive` (update and delete, but not create) or `none`. With `operator`, all of "
-        "these need the operator's approval instead.",
+        description="Which changes the user must confirm, if the policy's `[confirm]` section says "
+        "`confirm` for them: `all`, `destructive` (update and delete, but not create) or `none`. "
+        "With `operator`, they need the operator's approval instead.",
     )
     policy: Path | None = Field(
         None,
@@ -326,8 +326,8 @@ class Guard(_Group, alias_generator=_named("CALLS_MCP_")):
     )
     read_only: bool = Field(
         default=False,
-        description="`1` refuses every change, in the console, too. The server then offers only "
-        "`fetch_call` and `list_calls`.",
+        description="`1` refuses every change, including those in the console. The server then "
+        "offers only `fetch_call` and `list_calls`.",
     )
     secret_keys: Annotated[SecretStr, AfterValidator(_keys)] | None = Field(
         None,
@@ -700,8 +700,7 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
         SettingsError: Names all variables that are wrong, but never their values.
     """
     unknown = [*_unknown(Settings.variables())]
-    environment = {name.upper(): value for name, value in os.environ.items() if value}
-    given = environment | {name.upper(): value for name, value in (overrides or {}).items()}
+    given = _environment() | {name.upper(): value for name, value in (overrides or {}).items()}
     try:
         settings = Settings.model_validate(given)
     except ValidationError as invalid:
@@ -718,5 +717,21 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
 
 def load_path(variable: str) -> Path | None:
     """Return the path in one variable, whatever the other settings are; None if it is not set."""
-    given = {name.upper(): value for name, value in os.environ.items()}
-    return Path(given[variable]) if given.get(variable) else None
+    given = _environment().get(variable)
+    return Path(given) if given else None
+
+
+def load_guard() -> Guard:
+    """Return the settings of the guard, whatever the other settings are.
+
+    Raises:
+        SettingsError: Names all variables of the guard that are wrong.
+    """
+    try:
+        return Guard.model_validate(_environment())
+    except ValidationError as invalid:
+        raise SettingsError([*map(_fault, invalid.errors())]) from None
+
+
+def _environment() -> dict[str, str]:
+    return {name.upper(): value for name, value in os.environ.items() if value}

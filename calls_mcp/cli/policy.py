@@ -7,7 +7,7 @@ from calls_mcp.cli.options import add_commands
 from calls_mcp.cli.terminal import say
 from calls_mcp.guard.policy.explanation import explain
 from calls_mcp.guard.policy.rules import load_policy
-from calls_mcp.settings import load_path
+from calls_mcp.settings import load_guard
 
 _EPILOG = """\
 example:
@@ -24,12 +24,16 @@ def configure(parser: ArgumentParser) -> None:
         type=Path,
         nargs="?",
         metavar="FILE",
-        help="policy file (default: the one in CALLS_MCP_POLICY, else the default policy)",
+        help="policy file (default: what CALLS_MCP_POLICY and CALLS_MCP_CONFIRM give a server)",
     )
     check.set_defaults(run=_check)
 
 
 def _check(options: Namespace) -> int:
-    policy = load_policy(options.file or load_path("CALLS_MCP_POLICY"))
+    if options.file:
+        policy = load_policy(options.file)
+    else:
+        guard = load_guard()
+        policy = load_policy(guard.policy).under(guard.confirm)
     say("\n".join(explain(policy)))
     return 0

@@ -28,6 +28,7 @@ from calls_mcp.storage.opening import open_storage
 from calls_mcp.twilio.client import ClientPool
 
 _LEAST_WAIT = 2  # seconds
+_HOUR = 3600.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,10 @@ async def open_changes(
     busy = max(_LEAST_WAIT, access.deadline / 4)  # seconds to wait for locks of other processes
     # Waiting for the outcome of another process must outlast that process's deadline.
     options = StorageOptions(
-        outcome_timeout=access.deadline + OUTCOME_GRACE, timeout=min(5, busy), clock=clock
+        retention=max(_HOUR, settings.guard.operator_ttl),  # while an approval can be used
+        outcome_timeout=access.deadline + OUTCOME_GRACE,
+        timeout=min(5, busy),
+        clock=clock,
     )
     path, numbers = audit_path(settings, sandbox=sandbox), settings.audit.numbers
     async with (

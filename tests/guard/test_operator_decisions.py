@@ -191,6 +191,18 @@ async def test_an_unused_approval_expires(tmp_path: Path) -> None:
     assert here.harness.changes == []
 
 
+async def test_an_approval_can_be_used_until_twice_its_time_has_passed(tmp_path: Path) -> None:
+    async with (
+        scene(tmp_path, calls_mcp_operator_ttl="14400") as here,
+        here.harness.connect() as agent,
+    ):
+        await agent.call("create_call", **placing())
+        await here.decide(approve=True)
+        here.harness.clock.advance(28_000)
+        await agent.call("create_call", **placing(timeout=30))  # a new request removes old ones
+        assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+
+
 async def test_the_first_of_two_decisions_counts(tmp_path: Path) -> None:
     async with scene(tmp_path) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())

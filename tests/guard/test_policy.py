@@ -189,6 +189,21 @@ def test_policy_check_explains_the_policy_and_needs_no_other_settings(
     assert "at most 4 h" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("confirm", "needs"),
+    [
+        ("operator", "Placing a call needs the operator's approval."),
+        ("destructive", "Placing a call needs no confirmation."),
+    ],
+)
+def test_the_explanation_is_of_what_a_server_applies(
+    confirm: str, needs: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALLS_MCP_CONFIRM", confirm)
+    assert main(["policy", "check"]) == 0
+    assert needs in capsys.readouterr().out
+
+
 def test_an_invalid_policy_is_reported_with_the_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
