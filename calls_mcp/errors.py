@@ -31,11 +31,11 @@ from typing import ClassVar
 _NO_SUCH_RESOURCE = 20404
 
 KNOWN_ARGUMENT = "a known argument"
-"""What a fault expects in place of an unknown argument, whose name is then `received`."""
+"""The `expected` of a fault for an unknown argument; `received` is then its name."""
 NOTHING = "nothing"
-"""What a fault has received for a missing argument."""
+"""The `received` of a fault for a missing argument."""
 NONE_OF_THEM = "none of them"
-"""What a fault has received if all of several arguments are missing, of which `path` is one."""
+"""The `received` of a fault if none of several arguments is given; `path` is one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class InvocationError(CallsError):
 
     `kind` names the failure, and `hint` says what to do next. `retryable` is whether the same
     invocation can be sent again, after `retry_after` seconds. If the API responded, `status` is its
-    HTTP status, `request_id` its name for the request, and `code` its error code, explained at
+    HTTP status, `request_id` its ID for the request, and `code` its error code, explained at
     https://www.twilio.com/docs/errors.
     """
 
@@ -198,7 +198,7 @@ class OutcomeNotStored(StoreUnavailable):
 
 
 class Rejected(InvocationError):
-    """The API returned a 4xx status, so nothing happened."""
+    """The API returned a 4xx status other than 408, so nothing happened."""
 
     kind = "rejected"
 

@@ -314,8 +314,8 @@ class Guard(_Group, alias_generator=_named("CALLS_MCP_")):
         900,
         gt=0,
         le=86_400,
-        description="Seconds after which an approval request expires. An approval that was not "
-        "used expires after twice this time, and so does a result that the agent did not get.",
+        description="Seconds after which an approval request expires. An unused approval, "
+        "or a result that the agent did not get, expires twice this time after the request.",
     )
     operator_wait: float = Field(
         20,
@@ -350,7 +350,7 @@ class Console(_Group, alias_generator=_named("CALLS_MCP_CONSOLE_")):
     url: Annotated[str, AfterValidator(_origin)] | None = Field(
         None,
         description="Public URL of the operator's console, such as `https://calls.example.com`. "
-        "Users are sent there to approve changes. Set it if a proxy is in front of the console.",
+        "Links to approval requests begin with it. Set it if a proxy is in front of the console.",
     )
 
     def approval_page(self, identifier: str) -> str | None:

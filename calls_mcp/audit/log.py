@@ -213,7 +213,7 @@ class AuditLog:
         await self._in_thread(partial(self._destination.append, fields))
 
     async def _in_thread(self, job: Callable[[float], None]) -> None:
-        """Run `job`, which gets the end of its wait, after all others."""
+        """Run `job` after all others; its argument is the time until which it may wait."""
         until = time.monotonic() + self._busy_timeout
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._run, job, until, limiter=self._queue)

@@ -284,7 +284,7 @@ class _Inspection:
     def _displacement(self, seq: int) -> str:
         due = self._claimed.seq + 1
         if seq == due:
-            return "it follows another record: the one before it was edited, removed or replaced"
+            return "it does not match the record before, which was edited, removed or replaced"
         if seq < due:
             return "it was repeated, inserted or moved"
         missing = f"record {due} is" if seq == due + 1 else f"records {due} to {seq - 1} are"

@@ -44,7 +44,7 @@ examples:
 decisions:
   asked      a confirmation or an approval was requested
   approved   the operator approved the request
-  allowed    the change was allowed, and was sent next
+  allowed    the change was allowed, then sent
   denied     refused by the server, for example because of the policy
   declined   declined by the user or denied by the operator
   expired    the confirmation or approval was no longer valid

@@ -48,7 +48,7 @@ examples:
   calls-mcp call fetch_call sid=CA00000000000000000000000000000000
   calls-mcp call create_call to=+15005550205 from=+15005550006 say='Hello' --sandbox
 
-The value of a number, boolean or list is JSON; other values are plain text. For a list, you can
+Write numbers, booleans and lists as JSON, and everything else as plain text. For a list, you can
 also repeat KEY=VALUE. Other users of this machine can see the command line, so pass secrets
 (sip_auth_password) with --input.
 
@@ -59,7 +59,7 @@ exit status:
   0    done
   1    the tool returned an error
   2    wrong usage or setup
-  3    declined, or the confirmation expired: nothing was done
+  3    declined, denied, expired or withdrawn: nothing was done
   4    confirmation required, or awaiting the operator: nothing was done yet
   130  interrupted
 """

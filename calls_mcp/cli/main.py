@@ -51,7 +51,7 @@ exit status:
   1    the command ran and reports a failure: a tool returned an error, doctor found a problem,
        the audit log was changed, or an approval request was already decided
   2    wrong usage or wrong setup: nothing was done
-  3    call: declined, or the confirmation expired
+  3    call: declined, denied, expired or withdrawn
   4    call: waiting for a confirmation, or for the operator
   130  call: interrupted
 

@@ -145,7 +145,7 @@ async def _open_state(
             try:
                 access = settings.twilio.access()
             except ConfigurationError as missing:
-                unavailable["runtime"] = f"{missing}"
+                unavailable["runtime"] = str(missing).partition(", or try")[0]
             else:
                 runtime = await stack.enter_async_context(Runtime(settings, access, clock=clock))
         audit_database = audit_path(settings, sandbox=runtime.sandbox if runtime else sandbox)

@@ -19,7 +19,7 @@ from calls_mcp.tools.phone_number import country
 _DURATIONS = ((10, "Under 10 s"), (60, "10 to 59 s"), (300, "1 to 4 min"), (1800, "5 to 29 min"))
 _LONGER = "30 min or more"
 _ELSEWHERE = "Elsewhere"  # placed without this server
-_APPROVALS = ("approved", "denied", "expired", "pending")
+_APPROVALS = ("approved", "denied", "expired", "withdrawn", "pending")
 _DAILY = timedelta(days=2)  # longer ranges are counted by day
 _CONFIRMATIONS = {
     "requested": "asked",
@@ -58,7 +58,8 @@ class Statistics:
         costs: The costs by country and currency, highest first.
         requester_costs: The costs by requester and currency, highest first.
         confirmations: The number that users were asked for, accepted, declined and let expire.
-        approvals: What became of the approval requests: approved, denied, expired or pending.
+        approvals: What became of the approval requests: approved, denied, expired, withdrawn or
+            pending.
         median_decision: The median of the seconds from a request to its decision, None without one.
         denials: The number of changes denied by each rule of the policy, highest first.
     """
@@ -201,8 +202,7 @@ def _count_approvals(
     """Count what became of each approval request, and return the median time to decide."""
     asked: dict[str, str] = {}
     ended: dict[str, tuple[str, str]] = {}
-    names = {"approved": "approved", "declined": "denied"}
-    names |= dict.fromkeys(("expired", "withdrawn"), "expired")
+    names = {"declined": "denied"} | {n: n for n in ("approved", "expired", "withdrawn")}
     for record in records:
         identifier, decision = record.approval_id, record.decision
         if identifier and decision == "asked":

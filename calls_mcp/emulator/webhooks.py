@@ -121,8 +121,8 @@ class Webhooks:
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            return str(error)
+        except ValueError:
+            return "the URL is invalid"
         if port == 0:
             return "port 0 is invalid"
         return "" if self.anywhere or is_loopback(parts.hostname or "") else _ELSEWHERE
@@ -157,8 +157,8 @@ class Webhooks:
                         reply = reply._replace(url=address)  # without the parameters of a GET
                     if kind not in overrides.retried:
                         break
-        except (ValueError, httpx.InvalidURL) as error:  # which parts of the libraries raise
-            return Reply(failure=f"not sent: {error}")
+        except (ValueError, httpx.InvalidURL):  # which parts of the libraries raise
+            return Reply(failure="not sent: the URL is invalid")
         except TimeoutError:
             return reply
         return reply

@@ -1,1 +1,1 @@
-"""Decides about changes: policy, previews, confirmations, limits, and sending once."""
+"""Decide about changes: policy, previews, confirmations, limits, and sending once."""

@@ -50,7 +50,7 @@ class ApprovalRequests:
     console: Console
 
     async def current(self, binding: Binding) -> ApprovalRequest | None:
-        """Return the request for exactly this change, until it is closed."""
+        """Return the open request for exactly this change, if there is one."""
         kept = await self.storage.get_with_ttl(_key(binding))
         return kept and await self.storage.find_request(kept[0])
 
@@ -104,7 +104,7 @@ class ApprovalRequests:
         return is_added
 
     async def latest(self, request: ApprovalRequest) -> ApprovalRequest:
-        """Return the request after all decisions in progress are written."""
+        """Wait until decisions in progress are written, then return the request."""
         return await self.storage.find_request_after_writes(request.identifier) or request
 
     async def wait(
@@ -173,6 +173,9 @@ class ApprovalRequests:
         if not request or request.decision is None:
             return ()
         made = request.decision
+        if made.is_withdrawal:
+            at = iso_time(made.at)
+            return (f"The last request for this change was withdrawn by {made.by} at {at}.",)
         told = f"The same change was {made.word} by {quoted(made.by)} at {iso_time(made.at)}"
         if not made.is_approval:
             return (f"{told}.",)
@@ -194,7 +197,7 @@ class ApprovalRequests:
 
 
 class Heartbeat:
-    """Shows other processes that `server`, which made approval requests, still runs.
+    """Shows other processes that `server`, which made approval requests, is still running.
 
     It has a key for each period of five seconds. A key outlives the next period, so a heartbeat
     that is late does not count as missing. Each method raises StoreUnavailable if the store can't

@@ -69,9 +69,9 @@ def local_times(number: str, now: datetime) -> LocalTimes:
 
 @dataclass(frozen=True, slots=True)
 class Untimely:
-    """A call to `party` at this time needs `requirement` by `rule`, because of `reason`.
+    """A call outside calling hours: `rule` sets the `requirement` for calling `party` now.
 
-    `reason` is a phrase, and `hint` says when to call instead.
+    `reason` is a phrase that says why, and `hint` says when to call instead.
     """
 
     party: str

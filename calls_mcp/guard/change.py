@@ -33,7 +33,7 @@ _LONGEST_QUEUE = 600  # seconds until it rings
 class Dialing:
     """The parties that a change calls, each in its canonical spelling.
 
-    There are `times` calls in all, of which at most `at_once` are live at the same time: 0 if a
+    It makes `times` calls, of which at most `at_once` are live at the same time. Both are 0 if a
     live call only gets a new time limit. `sid` is the live call that is changed; empty for a new
     call. Each lasts at most `longest` seconds, or `extended` seconds if it is changed later; after
     `lifetime` seconds they have certainly ended. `until` is the invocation's deadline (anyio's
@@ -221,7 +221,7 @@ def status_of(call: CallSummary | None) -> str:
 
 
 def state_of(call: CallSummary) -> str:
-    """Return the state of a call in words, with the parties quoted, as strangers chose them."""
+    """Return the state of a call in words, with the parties, which strangers chose, in quotes."""
     return f"{status_of(call)}{parties_of(call)}"
 
 

@@ -51,7 +51,7 @@ _LAPSED = (
     "The operator did not decide in time. Nothing was sent. Call again with the same arguments to "
     "make a new request."
 )
-_SERVER, _NOT_RECORDED = "the server", "the request could not be recorded"
+_SERVER, _NOT_RECORDED = "the server", "The request could not be recorded."
 _GONE = "The record of the call no longer exists."
 _ASK_AGAIN = "Call again only if your user still wants this, to make a new request."
 _READ_ONLY = (
@@ -66,7 +66,10 @@ _NO_OPERATOR = (
 )
 _NO_HUMAN = (
     "the user must confirm this, but this client can't ask them",
-    "Tell your user that this needs a client that supports elicitation, or an operator's approval.",
+    (
+        "Tell your user that this needs a client that supports elicitation. For an operator to "
+        "approve it instead, the operator must unset CALLS_MCP_STATE_URL, which is set to memory:."
+    ),
 )
 
 
@@ -283,7 +286,8 @@ class Guard:
             await self.confirmations.end(request.identifier, outcome)
             await requests.close(change.binding, request.identifier)
             return Stop("expired", outcome, Authority(approval_id=request.identifier))
-        reason = f"The operator denied this: {made.reason or 'no reason given'}. Nothing was sent."
+        why = made.reason.removesuffix(".") or "no reason given"
+        reason = f"The operator denied this: {why}. Nothing was sent."
         approval = Approval("", made.is_approval, reason, "operator")
         return await self._act_on_request(
             change, requests, approval, replace(authority, name=made.by)
@@ -341,7 +345,7 @@ class Guard:
         decision = await self._act_on(change, identifier, Approval("", by="operator"), authority)
         if isinstance(decision, Proceed):
             return replace(decision, is_awaited=False)
-        # If the client was faster, it is the one whose use is recorded.
+        # If the client used the approval first, that use is already recorded.
         return decision if decision.decision != "replayed" else Stop(None, decision.outcome)
 
     async def _ask_if_needed(self, change: Change) -> Proceed | Stop:

@@ -54,7 +54,7 @@ class _Kept(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The marks of new calls, and their places among the calls in flight.
+    """The marks of new calls, and their slots among the calls in flight.
 
     `id` identifies the calls in the counts for each number, and `talk` is their talk time.
     """
@@ -186,7 +186,7 @@ class CallLimits:
             await self._release(reservation)
 
     async def _take_place(self, dialing: Dialing) -> str | None:
-        """Take places among the calls in flight; return their id, or None if there is no limit.
+        """Reserve slots for calls in flight; return their id, or None if there is no limit.
 
         Raises:
             PolicyDenied: A limit is reached.
@@ -232,7 +232,7 @@ class CallLimits:
         )
 
     async def _free_place(self, full: Limit, dialing: Dialing) -> bool:
-        """Free the places of a call in flight that has ended. Return whether there was one.
+        """Free the slots of a call in flight that has ended. Return whether there was one.
 
         New TwiML of a call ends the calls that its previous TwiML made.
         """

@@ -57,7 +57,7 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a request is: what happens next or has happened, and the outcome, if there is one.
+    """The progress of a request: what happens next or has happened, and the outcome, if any.
 
     `is_running` is whether an outcome is expected soon.
     """
@@ -114,7 +114,7 @@ class Approvals:
         return await self.storage.newest_requests(most)
 
     async def mark(self) -> str:
-        """Return a text that changes whenever the set of pending requests changes."""
+        """Return a string that changes whenever the set of pending requests changes."""
         return await self.storage.pending_version()
 
     async def find(self, identifier: str) -> ApprovalRequest | None:
@@ -122,7 +122,7 @@ class Approvals:
         return await self.storage.find_request(identifier)
 
     async def progress(self, request: ApprovalRequest) -> Progress:
-        """Return how far a request is."""
+        """Return the progress of a request."""
         now, made = await self.now(), request.decision
         if made is None:
             is_stopped = not (request.has_expired(now) or await self._is_attended(request))
@@ -150,7 +150,7 @@ class Approvals:
         return progress
 
     async def _is_attended(self, request: ApprovalRequest) -> bool:
-        """Return whether the process that asked still runs."""
+        """Return whether the process that asked is still running."""
         return await is_alive(self.storage, request.server)
 
     async def decide(

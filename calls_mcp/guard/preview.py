@@ -144,22 +144,23 @@ def _facts(
         yield f"The caller ID is {shown(str(values.get('caller_id', values['from'])))}."
         yield "The call is placed immediately and costs money."
         return
-    status = _ENDS.get(call.status or "") or f"is {status_of(call)}"
-    direction = f" ({plain(call.direction)})" if call.direction else ""
-    age = f" and {age}" if (age := _age(call, now)) else ""
-    yield f"The call {status}{direction}{age}."
+    yield _history(call, now)
     yield from _consequences(change, action)
 
 
-def _age(call: CallSummary, now: datetime) -> str:
-    if call.duration_seconds is not None and not call.live:
-        return f"lasted {duration(call.duration_seconds)}"
+def _history(call: CallSummary, now: datetime) -> str:
+    status = _ENDS.get(call.status or "") or f"is {status_of(call)}"
+    direction = f" ({plain(call.direction)})" if call.direction else ""
+    if call.status == "completed" and call.duration_seconds is not None:
+        return f"The call {status}{direction} and lasted {duration(call.duration_seconds)}."
     since = call.started_at or call.created_at
     if since is None:
-        return ""
-    seconds = max(0, int((now - datetime.fromisoformat(since)).total_seconds()))
+        return f"The call {status}{direction}."
     word = "started" if call.started_at else "was created"
-    return f"{word} {about(seconds)} ago" if call.live else f"{word} {since}"
+    if call.live:
+        seconds = max(0, int((now - datetime.fromisoformat(since)).total_seconds()))
+        return f"The call {status}{direction} and {word} {about(seconds)} ago."
+    return f"The call{direction} {word} at {since[:16].replace('T', ' ')} UTC and {status}."
 
 
 def _consequences(change: Change, action: Action) -> Iterator[str]:

@@ -156,7 +156,7 @@ def named(party: str) -> str:
 
 
 def noun(party: str) -> str:
-    """Return what a party is, in a word."""
+    """Return `number` or `address`, whichever the party is."""
     return "number" if party.startswith("+") else "address"
 
 

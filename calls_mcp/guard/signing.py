@@ -40,7 +40,7 @@ class Signer:
         return self._signer.sign(identifier).decode()
 
     def verify(self, token: str) -> str | None:
-        """Return the identifier in a valid token; None for any other text."""
+        """Return the identifier in a valid token; None for any other string."""
         if not _CANONICAL.fullmatch(token):
             return None
         try:
@@ -55,11 +55,11 @@ class Signer:
         return keyed.hexdigest()[:32]
 
     def pack(self, value: Json, principal: str) -> str:
-        """Return `value` as a signed, URL-safe text for this principal."""
+        """Return `value` as a signed, URL-safe string for this principal."""
         return str(self._serializer.dumps(value, _salt(principal)))
 
     def unpack(self, text: str, principal: str) -> Json:
-        """Return the value that `pack` signed for this principal; None for any other text."""
+        """Return the value that `pack` signed for this principal; None for any other string."""
         if not _CANONICAL.fullmatch(text):
             return None
         try:

@@ -34,7 +34,7 @@ Kind = Literal[
 # What is dialed.
 PARTIES: frozenset[Kind] = frozenset({"client", "other_party", "phone_number", "sip_address"})
 _WITH_PASSWORD = frozenset({"Sip", "Uri"})
-# Each start tag is well-formed, so from its name on, an attribute begins where the last one ends.
+# Start tags are well-formed, so each attribute begins where the one before it ends.
 _TAG = re.compile(rb"""<[^\s/>]+(?:\s+[^\s=]+\s*=\s*(?:"[^"]*"|'[^']*'))*""")
 _ATTRIBUTE = re.compile(rb"""(\s([^\s=]+)\s*=\s*)(?:"[^"]*"|'[^']*')""")
 _BUFFER = 2**16  # characters
@@ -77,7 +77,7 @@ class Element:
 class Value:
     """An attribute or text of a document: its kind, and its `place` in the document.
 
-    `is_default` says that the attribute is absent, and the text is what this means.
+    If `is_default`, the attribute is absent, and `text` is its default.
     """
 
     kind: Kind
@@ -101,7 +101,7 @@ def parse_twiml(twiml: str) -> Element:
 def without_passwords(twiml: str) -> str:
     """Return a document with the passwords of its SIP addresses masked; unchanged if malformed.
 
-    Only `password` attributes are masked, which are never dialed or heard.
+    Only `password` attributes are masked, because they are never dialed or heard.
     """
     parser = _Parser()
     try:
@@ -123,7 +123,7 @@ def _without_password(attribute: re.Match[bytes]) -> bytes:
 
 @lru_cache(maxsize=8)  # the policy, the limits and the preview all read the TwiML of a change
 def read_values(twiml: str) -> tuple[Value, ...]:
-    """Return everything in a document that is not `plain`, and what absent attributes mean.
+    """Return everything in a document that is not `plain`, and the defaults of absent attributes.
 
     An empty attribute counts as absent. A document that is malformed has one value of that kind,
     whose text says why.

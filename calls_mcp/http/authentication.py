@@ -165,7 +165,7 @@ def _seconds_left(user: AuthenticatedUser) -> float:
 
 
 def _tool_in(message: object) -> str:
-    """Return the tool that a request calls or reads a resource with; empty if none."""
+    """Return the tool that a request calls, or that reads its resource; empty if none."""
     match message:
         case {"method": "tools/call", "params": {"name": str(name)}}:
             return name

@@ -22,7 +22,7 @@ def open_socket(host: str, port: int) -> socket.socket:
     """Return a listening socket, on any free port if `port` is 0.
 
     Raises:
-        OSError: The address is in use, not available, or needs more rights.
+        OSError: The address is in use, not available, or needs more privileges.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server((host, port), family=family)

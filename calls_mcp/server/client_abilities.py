@@ -23,7 +23,7 @@ _LASTS = 3600  # seconds for which such a client is remembered
 
 @dataclass(slots=True)
 class Abilities:
-    """What a client failed to do so far: why it could not ask, and whether it could open a page.
+    """What is known of a client: why it could not ask, and whether it failed to open a page.
 
     A person may leave a question open, so a client that has answered before may be late.
     `answer_due` is when the first answer is due, and `until` is when this is forgotten, both in

@@ -43,7 +43,7 @@ _YES = {
     "delete": "delete this record",
 }
 _LOOK = (
-    "The operator must approve this change before anything happens. Open the operator's page to "
+    "The operator must approve this change before anything happens. Open the approval page to "
     "see the change and decide."
 )
 
@@ -134,7 +134,7 @@ class Elicitation:
         *,
         can_ask: bool,
     ) -> Outcome | InputRequiredResult:
-        """Have the client open the operator's page if the operator must approve the change."""
+        """Have the client open the approval page if the operator must approve the change."""
         approval_id = outcome.confirmation.approval if outcome.confirmation else None
         can_open = _can_open(self.ctx) and not abilities.page_failed
         url = self.console.approval_page(approval_id) if approval_id else None
@@ -153,7 +153,7 @@ class Elicitation:
     async def _open_page(
         self, url: str, approval_id: str, abilities: Abilities
     ) -> ElicitResult | InputRequiredResult | None:
-        """Have the client open the operator's page; None if the user did not see it."""
+        """Have the client open the approval page; None if the user did not see it."""
         response = None
         if self.ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
             page = ElicitRequest(params=ElicitRequestURLParams(message=_LOOK, url=url))
@@ -199,7 +199,7 @@ def _approval_in(params: CallToolRequestParams, abilities: Abilities) -> Approva
 
 
 def _page_result(params: CallToolRequestParams) -> ElicitResult | None:
-    """Return the result of opening the operator's page, if the client was asked to."""
+    """Return the result of opening the approval page, if the client was asked to."""
     response = (params.input_responses or {}).get(_PAGE)
     return response if isinstance(response, ElicitResult) else None
 
@@ -208,7 +208,7 @@ def _declined(response: ElicitResult, approval_id: str = "") -> Approval | None:
     """Return a refusal if the user did not open the page. Opening it is not an approval."""
     if response.action != "decline":
         return None
-    reason = "The user declined to open the operator's page. Nothing was done."
+    reason = "The user declined to open the approval page. Nothing was done."
     return Approval(approval_id, approved=False, reason=reason, by="operator")
 
 

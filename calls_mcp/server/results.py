@@ -61,7 +61,7 @@ def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
     if outcome.confirmation:
         yield from _question(operation, outcome.confirmation, outcome.reason or "")
     elif outcome.reason is not None:
-        yield f"{outcome.outcome.capitalize()}: {outcome.reason}"
+        yield outcome.reason
     if outcome.deleted:
         yield f"Deleted the record of {outcome.deleted}."
     if outcome.call:

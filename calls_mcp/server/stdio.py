@@ -1,7 +1,7 @@
-"""Serves one client over stdin and stdout, until either side ends the connection.
+"""Serve one client over stdin and stdout, until either side ends the connection.
 
-If both are pipes, the event loop reads and writes them directly: the SDK's transport, which is used
-for terminals and files, switches threads three times per call.
+If both are pipes, the event loop reads and writes them directly, because the SDK's transport, which
+is used for terminals and files, switches threads three times per call.
 """
 
 import asyncio

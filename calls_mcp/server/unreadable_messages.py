@@ -1,4 +1,4 @@
-"""Replies to what a client sends on stdio that is not a JSON-RPC message."""
+"""Reply to messages on stdio that are not JSON-RPC."""
 
 import json
 import logging

@@ -108,7 +108,7 @@ class ApprovalsWebhook:
     async def _deliver(self, delivered: anyio.Event) -> None:
         try:
             while self._waiting:
-                # An operator who ends a call in the console decides at once.
+                # Ending a call in the console creates and approves a request: don't notify of it.
                 await anyio.sleep(self.settling)
                 request = self._waiting.popleft()
                 if await self._is_pending(request):
@@ -148,7 +148,7 @@ class ApprovalsWebhook:
         self._is_down = bool(failure)
 
     async def _send(self, body: bytes) -> tuple[str, bool]:
-        """Return why a notification failed, or an empty text; and whether a retry may help."""
+        """Return why a notification failed, or an empty string; and whether a retry may help."""
         status = await _exchange(lambda: self._request(body), self.url, self.timeout)
         if isinstance(status, str):
             return status, True

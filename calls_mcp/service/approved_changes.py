@@ -35,7 +35,7 @@ _FINAL = (PolicyDenied.kind, InvalidConfirmation.kind, InvalidArguments.kind)
 _PATIENCE = 60.0  # seconds after the approval, in which an unreachable API is tried again
 _RETRY = 5  # times the interval, between two attempts to run a change
 _LAST_WRITES = 2.0  # seconds
-_CHECK_EVERY = 20.0  # seconds between two checks whether requests still have a purpose
+_CHECK_EVERY = 20.0  # seconds between two checks whether requests have become obsolete
 _AT_ONCE = 10  # requests that one check reads
 
 
@@ -55,10 +55,10 @@ OpenInvoker = Callable[[str, "Overrides | None"], AbstractAsyncContextManager[In
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class ApprovedChanges:
-    """Runs the changes that a process asked for as soon as the operator approves them.
+    """Runs the changes of a process as soon as the operator approves them.
 
     While any of its requests are pending, one task checks the store every `interval` seconds and
-    writes heartbeats. `server` is the name of the process in approval requests. It begins nothing
+    writes heartbeats. `server` is the name of the process in approval requests. It starts nothing
     once `ending` is set, because the process is about to stop. The `webhook` is notified of each
     request. `clock` returns epoch seconds.
     """
@@ -157,7 +157,7 @@ class ApprovedChanges:
                 tasks.start_soon(self._run_until_settled, request, change)
 
     async def _check_if_due(self, tasks: TaskGroup) -> None:
-        """Check now and then whether the pending requests still have a purpose."""
+        """Check now and then whether pending requests have become obsolete."""
         now = await self.storage.now()
         if now >= self._check_at and not self._is_checking:
             self._check_at, self._is_checking = now + _CHECK_EVERY, True

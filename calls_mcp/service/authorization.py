@@ -20,7 +20,7 @@ Scope = Literal["calls:read", "calls:place", "calls:change", "calls:delete", "ca
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 MINIMUM_SCOPE: Scope = "calls:read"
-"""The scope that a request without a token is asked for. Some tools need another one."""
+"""The scope that the response to a request without a token asks for. Some tools need another."""
 APPROVE: Scope = "calls:approve"
 """The operator's scope for the console. It permits no tool and is not advertised to clients."""
 
@@ -76,7 +76,7 @@ class Grant(AccessToken):
 
 
 def normalized(name: str) -> str:
-    """Return a name without differences of case, width and spaces, to compare it with others."""
+    """Return a name normalized in case, width and spaces, for comparison."""
     return "".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 

@@ -27,7 +27,7 @@ class BackgroundTasks:
 
 @asynccontextmanager
 async def open_background_tasks() -> AsyncGenerator[BackgroundTasks]:
-    """Yield `BackgroundTasks`; on exit, cancel those that still run."""
+    """Yield `BackgroundTasks`; on exit, cancel those that are still running."""
     async with anyio.create_task_group() as tasks:
         yield BackgroundTasks(tasks)
         tasks.cancel_scope.cancel()

@@ -54,7 +54,7 @@ class Changes:
     def approved_changes(
         self, invoker: OpenInvoker, background: BackgroundTasks, ending: anyio.Event, poll: float
     ) -> ApprovedChanges:
-        """Return what runs the changes of this process after the operator approved them."""
+        """Return what runs the changes of this process after the operator approves them."""
         return ApprovedChanges(
             storage=self.storage,
             server=self.server,

@@ -83,7 +83,7 @@ def _bounds(arguments: Arguments, tokens: int) -> Bounds:
 
 
 def _page_size(arguments: Arguments, bounds: Bounds) -> tuple[Pair, ...]:
-    """Return the size of the first page, of which the API should send no more than fits."""
+    """Return the PageSize of the first request: no more calls than fit in the result."""
     asked = cast("int", arguments.values.get("page_size", bounds.page_size))
     return (("PageSize", str(min(asked, bounds.page_size))),)
 

@@ -156,7 +156,7 @@ class Runtime:
         caller: Caller,
         grant: "Grant | None" = None,
     ) -> None:
-        """Run a change once the operator approves it, if its outcome is that it waits for this.
+        """If the outcome is a pending approval request, run the change once it is approved.
 
         `grant` is that of the principal's token, if any. It is checked again before the run.
         """
@@ -234,7 +234,7 @@ class Runtime:
     async def finish(self, moment: float) -> None:
         """Wait for running invocations; at `moment` (anyio's clock), give up requests to the API.
 
-        Changes that are given up are recorded as unknown. No approved change begins any more.
+        Changes that are given up are recorded as unknown. No more approved changes are started.
         """
         self.ending.set()
         self._deadline = moment

@@ -100,9 +100,10 @@ class _Reader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """Waits for a call for one request. The principal's `grant` gives `access`.
+    """Waits for a call for one request.
 
-    `clock` returns epoch seconds.
+    `grant` is that of the principal's token, if any, and the call is read with `access`. `clock`
+    returns epoch seconds.
     """
 
     watches: Watches

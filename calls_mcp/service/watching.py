@@ -292,7 +292,7 @@ class Watches:
             watch.failures = watch.failures + 1 if outcome.error else 0
             watch.asked = (outcome.error and outcome.error.retry_after) or 0
             is_over = is_final(outcome)
-            # For those who came during the read it may be older than what they know.
+            # Subscribers that joined during the read may know something newer than the outcome.
             for subscription in watch.subscribers if is_over else present:
                 subscription.latest = outcome
                 subscription.wake()
@@ -303,7 +303,7 @@ class Watches:
                     subscription.tell()
 
     async def _until_due(self, watch: _Watch) -> None:
-        """Wait until the next read is due. None is due while nobody can be notified."""
+        """Wait until the next read is due. No read is due while nobody can be notified."""
         since = anyio.current_time()
         while watch.is_heard:
             pause = self._pause(watch)

@@ -64,7 +64,7 @@ class Database:
             return work(connection)
 
     def view(self, work: Callable[[Query], _T], deadline: float | None = None) -> _T:
-        """Return what `work` makes of the rows of its queries, which find none if there is no file.
+        """Call `work` with what runs its queries, and return its result. No file has no rows.
 
         It does not wait for the write lock. `deadline` is as for `write`.
 

@@ -156,7 +156,7 @@ class Storage(ABC):
         """Return the request with this identifier, if it still exists."""
 
     async def find_request_after_writes(self, identifier: str) -> ApprovalRequest | None:
-        """Return the request after all decisions that are being written."""
+        """Wait until decisions in progress are written, then return the request."""
         return await self.find_request(identifier)
 
     @abstractmethod
@@ -181,7 +181,7 @@ class Storage(ABC):
 
     @abstractmethod
     async def pending_version(self) -> str:
-        """Return a text that changes whenever the set of pending requests does."""
+        """Return a string that changes whenever the set of pending requests does."""
 
     # Limits
 

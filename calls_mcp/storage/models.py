@@ -141,7 +141,7 @@ class ApprovalRequest:
         return f"{self.binding.principal}\n{self.account_sid}"
 
     def has_expired(self, now: float) -> bool:
-        """Whether the request expired without a decision."""
+        """Return whether the request has expired without a decision."""
         return self.decision is None and now >= self.expires_at
 
 
@@ -216,7 +216,7 @@ class TalkTime:
     call: str = ""
 
     def seconds(self, now: float) -> float:
-        """Return how much of a budget it takes at a time."""
+        """Return how much of a budget it has used at the time `now`."""
         return max(self.least, min(self.most, self.times * (now - self.since)))
 
 

@@ -63,7 +63,7 @@ _PENDING_KEYS = [_key("requests", name) for name in ("undecided", "expiring", "t
 
 
 class Client(Protocol):
-    """The methods used of `redis.asyncio.Redis`, whose own annotations have no result types."""
+    """The used methods of `redis.asyncio.Redis`, whose own annotations have no result types."""
 
     def execute_command(self, *command: str | float) -> Awaitable[Any]:
         """Run one command."""

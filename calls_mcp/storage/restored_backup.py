@@ -1,4 +1,4 @@
-"""Detects that an SQLite file was restored, so that no confirmation is used twice.
+"""Detect that an SQLite file was restored, so that no confirmation is used twice.
 
 A generation is a random text that each claim of a confirmation renews, in the database and in a
 file beside it. If a backup is restored, the two differ. A generation also names the boot of the

@@ -91,7 +91,7 @@ def _is_clock(text: str) -> bool:
 
 @lru_cache(maxsize=256)  # most calls cost the same
 def _charge(text: str) -> str | None:
-    """Return the cost for a price, which is negative for a charge and positive for a credit."""
+    """Return the cost: the API's price with the sign reversed, since its charges are negative."""
     price = Decimal(text)
     if abs(price.adjusted()) > _MOST_DIGITS:
         return None

@@ -81,9 +81,9 @@ _Text = Annotated[str, BeforeValidator(_one_line), Field(min_length=1)]
 class Parameter:
     """An argument of a tool.
 
-    `location` is where it is sent: path, query or form. A `local` parameter is documented, but not
-    sent; an `own` parameter exists only in this server. A text to speak `becomes` the TwiML in
-    another argument.
+    `location` is `path`, `query` or `form` if it is sent to the API. A `local` parameter is in the
+    API's documentation, but only this server uses it; only this server has an `own` parameter. A
+    text to speak `becomes` the TwiML in another argument.
     """
 
     name: str

@@ -72,7 +72,7 @@ class Preview:
         heard: What is heard or happens on the call, in order.
         details: The account, and notes on the arguments.
         arguments: The exact JSON value of each argument except TwiML, by name, and where it comes
-            from if this is the policy. A text to speak that `heard` has exactly is not repeated.
+            from if this is the policy. `say` is left out if `heard` quotes it exactly.
         twiml: The exact TwiML, except that passwords are masked; or empty.
     """
 
@@ -193,11 +193,14 @@ class Caller:
 class Approval:
     """An answer to the confirmation of `token`; `reason` is the reason for a refusal.
 
-    `by` is how the answer came: from the client's user (`elicitation`), with the `token`, or about
-    an approval request (`operator`), whose id is then `token`. Only the operator can approve a
-    request, so a client's answer about one is always a refusal. A `client` that could not ask its
-    user does not answer: it withdraws the question. The `server` runs a change by itself after the
-    operator approved its request, whose id is then `token`, too.
+    `by` is how the answer came:
+
+    - `elicitation`: the client's user answered.
+    - `token`: the client sent the token.
+    - `operator`: the client's user refused an approval request. `token` is the request's id.
+    - `client`: the client could not ask its user, so the question is withdrawn.
+    - `server`: the operator approved the request, and the server runs the change. `token` is the
+      request's id.
     """
 
     token: str

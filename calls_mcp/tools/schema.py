@@ -70,7 +70,7 @@ def _outcome() -> dict[str, Any]:
 def _compact(schema: dict[str, Any], models: dict[str, Any]) -> dict[str, Any]:
     """Return `schema` without references, nulls, titles and descriptions.
 
-    Values of any type are left out, because there is no declaration that all clients accept.
+    Fields of any type are left out, because no schema for them works in all clients.
     """
     if "$ref" in schema:
         return _compact(models[schema["$ref"].rpartition("/")[2]], models)

@@ -34,7 +34,7 @@ _TO_ENCODE = re.compile(r"[^!-~]|%(?![0-9A-Fa-f]{2})")
 
 
 def suggested_name(operation: Operation, name: str) -> str:
-    """Return the argument that `name` is probably meant to be, or an empty text."""
+    """Return the argument that `name` is probably meant to be, or an empty string."""
     spellings = {p.wire.casefold(): p.name for p in operation.parameters.values() if p.wire}
     spellings |= {p.replace("_", ""): p for p in operation.parameters}
     folded = _COMPARISON.sub(r"\1", unquote(name[:_LONGEST_NAME]).casefold())
@@ -85,7 +85,7 @@ def suggested_list(parameter: Parameter, items: str | Sequence[str]) -> list[Jso
 def instead_of_character(text: str) -> str:
     """Return what to send instead of the first character that URLs must not contain.
 
-    Return an empty text if there is no such character, or if `text` is not a URL at all.
+    Return an empty string if there is no such character, or if `text` is not a URL at all.
     """
     url, found = _URL.fullmatch(text), _NOT_ALLOWED.search(text)
     if not url or not found:

@@ -1,4 +1,4 @@
-"""Reading of the operator's TOML files. Errors contain all faults and their lines."""
+"""Read the operator's TOML files. Errors contain all faults and their lines."""
 
 import re
 import tomllib

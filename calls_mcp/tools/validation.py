@@ -166,7 +166,7 @@ def _instead(operation: Operation, name: str, value: Json, rule: Rule | None) ->
     if rule and value and _breaks(rule, value):
         return _expected_by(rule)
     other = _inequality(operation, name, value)
-    return f"a date without < or >, in {other}" if other else ""
+    return f"{other} instead, with a date without < or >" if other else ""
 
 
 def _details(operation: Operation, name: str, value: Json) -> str:
@@ -283,7 +283,7 @@ def _reason(rule: Rule, active: Mapping[str, Json]) -> str | None:
 
 
 def _normal(parameter: Parameter, value: Json) -> Json:
-    """Return 60.0 as 60, which JSON Schema allows and the API does not, and a time in UTC."""
+    """Return 60.0 as 60, because the API does not accept 60.0, and a time in UTC."""
     if isinstance(value, str) and parameter.type.asserts.get("format") == "date-or-time":
         return time_in_utc(parameter.name, value)
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,7 +1,8 @@
 """Send requests to the Calls API: attempts, deadlines, and what each failure means.
 
-A read is retried after any failure. A change is retried only if it certainly was not processed:
-the request was never sent, or the response was 429. These errors are `retryable`.
+A read is retried after a failure that may be transient. A change is retried only if it certainly
+was not processed: the request was never sent, or the response was 429. These errors are
+`retryable`, and so is `NotAttempted`, which is not retried here.
 """
 
 import time
@@ -228,7 +229,7 @@ class TwilioClient:
         """Hold one of the slots for requests of this kind.
 
         The limit is here because a request that is cancelled while it waits for httpx's pool can
-        leak a place in it.
+        leak a slot.
         """
         if exchange.is_urgent:
             yield

@@ -46,7 +46,7 @@ def connect_to(url: str) -> httpx.AsyncHTTPTransport:
     """
     certificates = _certificates(url)
     # The caller limits connections, because a request that is cancelled while it waits for httpx's
-    # pool can leak a place in it.
+    # pool can leak a slot.
     limits = httpx.Limits(
         max_connections=None, max_keepalive_connections=None, keepalive_expiry=_IDLE
     )

@@ -215,7 +215,7 @@ def test_no_log_line_interrupts_the_question(
 def test_any_other_answer_declines(typed: str, account: RunningEmulator) -> None:
     told = run_on_terminal("call", *PLACE, typed=typed)
     assert told.returncode == 3
-    assert told.stdout.startswith("Declined: ")
+    assert told.stdout.startswith("The user said no.")
     assert PROMPT in told.stderr
     assert changes(account) == []
 
@@ -230,7 +230,7 @@ def test_the_end_of_input_declines(
         terminal.type("\x04")
         status, out = terminal.ended()
     assert status == 3
-    assert out.startswith("Declined: ")
+    assert out.startswith("The user said no.")
     assert "\x1b" not in terminal.seen
     assert changes(account) == []
 

@@ -155,7 +155,7 @@ def test_the_demo_shows_each_step_and_places_one_call_only(tmp_path: Path) -> No
         'did you mean "to"?',
         "result in-progress … 0:07 callee said “Yes, I can.”",
         "you no",
-        "result Declined: The user said no.",
+        "result The user said no.",
         " completed ",
         "agent list_calls(limit=5)",
         " s · 0.013 USD",

@@ -41,7 +41,7 @@ async def test_the_calls_and_decisions_of_today_are_counted(tmp_path: Path) -> N
     assert "Calls 3 Answer rate" in text
     assert "Hour (UTC) Completed In progress 2023-11-14 22 1 2" in text
     assert "10 to 59 s 1" in text
-    assert "Approved 1 Denied 1 Expired 0 Pending 0" in text
+    assert "Approved 1 Denied 1 Expired 0 Withdrawn 0 Pending 0" in text
     assert "confirm.delete 1" in text
     assert html.count('role="img" aria-label=') >= 4
     assert "style=" not in html
@@ -131,7 +131,7 @@ async def test_the_results_of_approval_requests_add_up(harness: Harness, ann: We
     harness.clock.advance(60)
     await ann.decide(f"/approvals/{second}", decision="deny")
     text = text_of(await ann.read("/overview"))
-    assert "Approved 1 Denied 1 Expired 1 Pending 1" in text
+    assert "Approved 1 Denied 1 Expired 1 Withdrawn 0 Pending 1" in text
     assert "Approved by an operator 1 of 4" in text
     assert "Median time to decide 1 min" in text
 
@@ -256,7 +256,7 @@ async def test_void_decisions_are_ignored_and_undecided_requests_expire(
     harness.clock.advance(901)
     text = text_of(await ann.read("/overview"))
     accepted = int(decided.decision.is_approval)
-    assert f"Approved {accepted} Denied {1 - accepted} Expired 1 Pending 0" in text
+    assert f"Approved {accepted} Denied {1 - accepted} Expired 1 Withdrawn 0 Pending 0" in text
 
 
 def test_labels_of_charts_are_escaped() -> None:

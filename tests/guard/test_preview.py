@@ -281,6 +281,16 @@ async def test_the_preview_of_a_deletion_says_that_it_is_permanent(
     assert "can't undo this" in text
 
 
+async def test_the_preview_of_a_failed_call_says_when_it_was_placed_before_how_it_ended(
+    harness: Harness,
+) -> None:
+    async with harness.connect() as agent:
+        sid = await agent.place(to="+15005550201")
+        harness.clock.advance(30)
+        text = await preview(agent, "delete_call", sid=sid)
+    assert "The call (outbound) started at 2023-11-14 22:13 UTC and got a busy signal." in text
+
+
 async def test_deleting_a_live_call_is_refused_without_asking(harness: Harness) -> None:
     async with harness.connect() as agent:
         sid = await agent.place()

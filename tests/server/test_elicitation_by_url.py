@@ -1,4 +1,4 @@
-"""Clients that open URLs are sent to the operator's page, in both protocol versions."""
+"""Clients that open URLs are sent to the approval page, in both protocol versions."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field

@@ -91,8 +91,8 @@ OUTCOMES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
             REPEAT,
         ],
     ),
-    "declined": ("update_call", {"outcome": "declined", "reason": "No."}, ["Declined: No."]),
-    "expired": ("update_call", {"outcome": "expired", "reason": "Late."}, ["Expired: Late."]),
+    "declined": ("update_call", {"outcome": "declined", "reason": "No."}, ["No."]),
+    "expired": ("update_call", {"outcome": "expired", "reason": "Late."}, ["Late."]),
     "warnings": (
         "fetch_call",
         {"outcome": "done", "call": CALL, "warnings": ["one", "two"]},

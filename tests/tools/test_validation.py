@@ -647,7 +647,7 @@ def test_a_time_with_any_offset_is_the_same_moment_in_utc_or_a_fault(moment: dat
 )
 def test_an_inequality_in_a_date_names_the_filter_for_it(name: str, text: str, other: str) -> None:
     fault = fault_of("list_calls", name, text)
-    assert fault.expected == f"a date without < or >, in {other}"
+    assert fault.expected == f"{other} instead, with a date without < or >"
     assert fault.did_you_mean is None
 
 

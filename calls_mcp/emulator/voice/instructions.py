@@ -58,8 +58,8 @@ def absolute(url: str, base: str) -> str:
         if parts.netloc and parts.port != 0:  # which fails above 65535
             return resolved
     except ValueError as error:
-        raise InstructionError(INVALID_URL, f"The URL {url!r} is invalid: {error}.", url) from error
-    message = f"The URL {url!r} is relative" if url else "An action is missing"
+        raise InstructionError(INVALID_URL, f'The URL "{url}" is invalid.', url) from error
+    message = f'The URL "{url}" is relative' if url else "An action is missing"
     message += ", and the document has no URL, because it came with the request."
     raise InstructionError(INVALID_URL, message, url)
 

@@ -168,7 +168,7 @@ class Session:
         self._at_once = self._at_once + 1 if self._moment == self.now else 1
         self._moment = self.now
         if self._at_once > MOST_AT_ONCE:
-            raise HangUp(f"after {MOST_AT_ONCE} documents or calls that took no time")
+            raise HangUp(f"after {MOST_AT_ONCE} documents or calls in a row without a pause")
         if min(budget.documents, budget.calls) < 0:
             most = Budget()
             raise HangUp(f"after {most.documents} documents or {most.calls} calls")

@@ -14,7 +14,7 @@ from calls_mcp.emulator.call_lifecycle import Call, Status, new_sid, planned
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callbacks import call_parameters
 from calls_mcp.emulator.recording_store import RecordingOptions, Source
-from calls_mcp.emulator.scenario import VALID_FROM, Scenario, Script
+from calls_mcp.emulator.scenario import VALID_FROM, AnsweredBy, Scenario, Script
 from calls_mcp.emulator.transcripts import LONGEST, TranscriptEntry
 from calls_mcp.emulator.voice.call_leg import (
     FOREVER,
@@ -274,7 +274,7 @@ class Switchboard:
         if leg.is_incoming:
             self.note(call.sid, "answered", "by the application")
         else:
-            self.note(call.sid, "answered", f"by a {leg.callee.script.answered_by}")
+            self.note(call.sid, "answered", _by(leg.callee.script.answered_by))
         if greeting := leg.callee.script.greeting:
             self.note(call.sid, "spoke", greeting)
         for reaction in leg.callee.timed:
@@ -519,3 +519,8 @@ class Switchboard:
         except ApiError:
             pass
         return Script(end_as="failed", answer_after=0)
+
+
+def _by(answered_by: AnsweredBy) -> str:
+    kind = answered_by.partition("_")[0]
+    return "by a person or a machine" if kind == "unknown" else f"by a {kind}"

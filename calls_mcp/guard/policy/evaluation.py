@@ -1,4 +1,4 @@
-"""Apply the policy to one invocation. It has no state, so it does not count."""
+"""Apply the policy to one invocation. It is stateless; `limits` counts calls."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace

@@ -111,7 +111,8 @@ def _destinations(rules: Destinations, confirm: Confirmations) -> Iterator[str]:
     if confirm.place not in ("operator", "deny"):
         yield from _if_any(
             "Calls to {} need no confirmation, except those that press keys, that dial other "
-            "numbers in TwiML, or that have a URL while urls.hosts allows any host.",
+            "numbers in TwiML, or, while urls.hosts allows any host, that have a URL for "
+            "instructions or in TwiML.",
             rules.pre_approved,
         )
 

@@ -103,7 +103,7 @@ class Destinations:
 
     @property
     def are_strict(self) -> bool:
-        """Return whether there are other rules about numbers than the default one."""
+        """Return whether there are rules about numbers other than the default one."""
         return self.restrict_numbers or bool({*self.deny_number_types} - {"premium_rate"})
 
     @property

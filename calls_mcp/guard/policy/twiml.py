@@ -117,8 +117,8 @@ def _unknown(value: Value) -> Objection:
     what = f"the text in {place}" if value.text and value.place[0] == "<" else _named(place)
     reason = f"twiml has {what}, which the policy can't check"
     hint = (
-        "Check the spelling (XML is case-sensitive) and position of TwiML that is unknown, or ask "
-        "the operator to allow it."
+        "Check the spelling (XML is case-sensitive) and position of the element or attribute, or "
+        "ask the operator to allow unknown TwiML."
     )
     return Objection("twiml.unknown", reason, hint)
 

@@ -78,7 +78,8 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             {"pre_approved": (BERLIN,)},
             (
                 f"Calls to {BERLIN} need no confirmation, except those that press keys, that dial "
-                "other numbers in TwiML, or that have a URL while urls.hosts allows any host."
+                "other numbers in TwiML, or, while urls.hosts allows any host, that have a URL for "
+                "instructions or in TwiML."
             ),
         ),
         ("caller_ids", {"allow": ("+49*",)}, "Allowed caller IDs: +49*."),
