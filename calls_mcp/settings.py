@@ -315,7 +315,8 @@ class Guard(_Group, alias_generator=_named("CALLS_MCP_")):
         gt=0,
         le=86_400,
         description="Seconds after which an approval request expires. An unused approval, "
-        "or a result that the agent did not get, expires twice this time after the request.",
+        "or a result that the agent did not get, expires when twice this time has passed since the "
+        "request.",
     )
     operator_wait: float = Field(
         20,

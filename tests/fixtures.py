@@ -21,8 +21,14 @@ from tests.harness import Harness, open_harness
 from tests.isolation import keep_state_in
 from tests.storage.redis_server import RedisServer
 
-# The time of an example depends more on the machine than on the code.
-settings.register_profile("calls-mcp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The time of an example depends more on the machine than on the code. `.ci/run` runs the tests on
+# two Pythons, with different examples.
+settings.register_profile(
+    "calls-mcp",
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("calls-mcp")
 
 STARTS_PROCESSES = ("process", "browser", "services", "clients", "install")

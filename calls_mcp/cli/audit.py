@@ -221,7 +221,7 @@ def _show(report: Report) -> None:
 def _export(options: Namespace) -> int:
     """Write the records to stdout, one a line, exactly as they are stored. Return the exit status.
 
-    With `follow`, write new ones too, until SIGINT, SIGTERM, or the reader of stdout has closed it.
+    With `follow`, write new ones too, until SIGINT or SIGTERM, or until the reader closes stdout.
 
     Raises:
         ConfigurationError: The log can't be read, or does not exist yet.

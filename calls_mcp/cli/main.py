@@ -131,7 +131,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     if unknown := [found[0] for word in rest if (found := _OPTION.match(word))]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest and "arguments" not in options:
-        parser.error(f"too many arguments, or arguments after an option ({len(rest)})")
+        noun = "argument" if len(rest) == 1 else "arguments"
+        parser.error(f"{len(rest)} unexpected {noun}; arguments go before options")
     if rest:  # argparse only accepts them on one side of the options
         options.arguments += rest
     return options

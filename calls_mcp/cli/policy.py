@@ -24,7 +24,7 @@ def configure(parser: ArgumentParser) -> None:
         type=Path,
         nargs="?",
         metavar="FILE",
-        help="policy file (default: what CALLS_MCP_POLICY and CALLS_MCP_CONFIRM give a server)",
+        help="policy file (default: what a server applies)",
     )
     check.set_defaults(run=_check)
 

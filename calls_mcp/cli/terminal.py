@@ -47,8 +47,8 @@ def say(text: str = "", stream: TextIO | None = None) -> None:
     """Write a line to `stream` (default: stdout).
 
     Invisible characters, such as escape sequences and bidi controls, are shown as `⟨U+001B⟩`; line
-    feeds and the colors of `painted` are not. Characters that its encoding lacks become `?`. A
-    closed pipe, as in `… | head`, is not an error.
+    feeds and the colors of `painted` are not. Characters that the stream's encoding lacks become
+    `?`. A closed pipe, as in `… | head`, is not an error.
     """
     into = stream or sys.stdout
     encoding = into.encoding or "utf-8"

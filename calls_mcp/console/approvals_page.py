@@ -115,7 +115,7 @@ class ApprovalsPage:
 
 
 def _position(text: str) -> Position | None:
-    """Return the position after which a page begins, by its link; None for the first page."""
+    """Return the position in the link of a page; None for the first page."""
     if not text:
         return None
     found = _POSITION.fullmatch(text)

@@ -99,10 +99,11 @@ class AuditPage:
         }
 
     async def _verify(self, database: Path, *, again: bool) -> Report | None:
-        """Return the latest report about the log, None before the first.
+        """Return the latest report about the log; None before the first or if the check failed.
 
         The log is checked after the file has changed. A whole log takes long, so that happens in
-        the background, once an hour or with `again`. A page waits only briefly for it.
+        the background, once an hour or with `again`. A page waits for it briefly, or for longer
+        with `again`.
         """
         version = await anyio.to_thread.run_sync(_version, database)
         is_whole = again or self._clock() >= self._whole_at + _WHOLE_EVERY
@@ -139,7 +140,7 @@ def _filter(request: Request) -> Filter:
 
 
 def _in_utc(wanted: Filter, request: Request) -> Filter:
-    """Return a filter with the dates of the reader as times."""
+    """Return a filter with the reader's dates as times in UTC."""
     since, until = bounds(wanted.since, wanted.until, zone_of(request))
     return replace(wanted, since=since, until=until)
 

@@ -36,8 +36,8 @@ _LEGIBLE = " ()-./\u00a0"
 class CallFilter:
     """The conditions that a call must meet. Empty ones are ignored.
 
-    `search` is part of a number of either party, or a SID. `since` and `until` are dates in `zone`,
-    both included. `by` is part of the name of the principal that requested the call.
+    `search` is part of either party's phone number or of the SID. `since` and `until` are dates in
+    `zone`, both included. `by` is part of the name of the principal that requested the call.
     """
 
     zone: ZoneInfo

@@ -229,7 +229,8 @@ class CallsPage:
                 return
             outcome = await self._list_calls({**_EXPORTED, "cursor": outcome.next_cursor})
             if outcome.error:
-                raise ConnectionError(outcome.error.message)  # a whole file would look complete
+                # A file that ended here would look complete.
+                raise ConnectionError(outcome.error.message)
 
     async def _read_origins(self, calls: Iterable[CallSummary]) -> Mapping[str, Origin]:
         try:
@@ -262,7 +263,7 @@ class CallsPage:
         return outcome
 
     async def _approve(self, identifier: str, session: Session) -> bool:
-        """Approve the operator's own request, unless another operator must; return the success."""
+        """Approve the operator's own request and return True, unless another operator must."""
         approvals = self._console.approvals
         request = await approvals.find(identifier) if approvals else None
         if approvals is None or request is None or not session.may_approve(request):

@@ -18,7 +18,7 @@ from calls_mcp.tools.phone_number import country
 
 _DURATIONS = ((10, "Under 10 s"), (60, "10 to 59 s"), (300, "1 to 4 min"), (1800, "5 to 29 min"))
 _LONGER = "30 min or more"
-_ELSEWHERE = "Elsewhere"  # placed without this server
+_ELSEWHERE = "Outside calls-mcp"  # placed without this server
 _APPROVALS = ("approved", "denied", "expired", "withdrawn", "pending")
 _DAILY = timedelta(days=2)  # longer ranges are counted by day
 _CONFIRMATIONS = {
@@ -61,7 +61,7 @@ class Statistics:
         approvals: What became of the approval requests: approved, denied, expired, withdrawn or
             pending.
         median_decision: The median of the seconds from a request to its decision, None without one.
-        denials: The number of changes denied by each rule of the policy, highest first.
+        denials: The number of changes refused by each rule of the policy, highest first.
     """
 
     since: datetime

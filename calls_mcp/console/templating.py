@@ -139,7 +139,7 @@ def _country(address: str | None) -> str:
 
 
 def _unbroken(text: str) -> Markup:
-    """Return a text in which no line breaks inside a phone number or a duration."""
+    """Return a text whose phone numbers and durations are never split across lines."""
     parts = _NUMBER.split(escape_invisible(text))
     texts, numbers = parts[::2], [*parts[1::2], ""]
     number = Markup('<span class="nowrap">{}</span>')

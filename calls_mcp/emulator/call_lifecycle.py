@@ -173,7 +173,7 @@ def advanced(call: Call, now: float) -> tuple[Call, list[CallEvent]]:
 
 
 def is_reported(event: CallEvent) -> bool:
-    """Whether an event is sent to the callback URL."""
+    """Return whether an event is sent to the callback URL."""
     call = event.call
     return call.callback_url is not None and event.name in call.callback_events.split()
 

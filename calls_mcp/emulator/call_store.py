@@ -59,7 +59,7 @@ class CallStore:
 
     The list is in order of arrival, so positions stay valid while new calls arrive. It is read
     backwards from the newest call or from an anchor. A walk over all pages reads the table once,
-    whatever the filter. A rare number costs one pass over it (20 ms for 100,000 calls).
+    whatever the filter. A page of a rare number reads the whole table (20 ms for 100,000 calls).
 
     Several threads can use a store. Every method commits before it returns.
 

@@ -170,7 +170,7 @@ class CallbackQueue:
         self._database.execute("DELETE FROM callbacks")
 
     def claim(self, count: int) -> list[Callback]:
-        """Return up to `count` due callbacks, and not again while this emulator runs."""
+        """Return up to `count` due callbacks, each only once while this emulator runs."""
         query = f"{_SELECT} WHERE {_IS_DUE} ORDER BY due, id LIMIT ?"
         with self._database.transaction() as now:
             found = self._select(query, (now, count + len(self._claimed)))

@@ -130,7 +130,7 @@ class Emulator:
         return self._control.clock()
 
     async def advance(self, seconds: float) -> None:
-        """Advance the clock, and let everything happen in between, in order."""
+        """Advance the clock, and run everything that is due on the way, in order."""
         await self._control.advance(seconds)
 
     def ring(self, to: str, from_: str, caller: Script) -> str:

@@ -58,7 +58,7 @@ class RunningEmulator:
         return self.emulator.requests
 
     def advance(self, seconds: float) -> None:
-        """Advance the clock, and let everything happen in between, in order."""
+        """Advance the clock, and run everything that is due on the way, in order."""
         self.portal.call(self.emulator.advance, seconds)
 
     def transcript(self, sid: str) -> tuple[TranscriptEntry, ...]:
@@ -104,7 +104,7 @@ class RunningEmulator:
         self.emulator.faults.add(fault)
 
     def reset(self) -> None:
-        """Delete all calls, requests and faults."""
+        """Delete all calls, requests and faults, and reset the clock."""
         self.emulator.reset()
 
     def wait_for_callbacks(self, seconds: float = 10) -> None:

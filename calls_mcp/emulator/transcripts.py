@@ -48,7 +48,7 @@ class TranscriptEntry(NamedTuple):
         text = " ".join(self.text.split())
         shown = f"“{text}”" if self.event in _SPEECH else text
         more = f" ({', '.join(self.details.values())})" if self.details else ""
-        event = "callee said" if self.event == "spoke" else self.event
+        event = "other party said" if self.event == "spoke" else self.event
         return f"{minutes}:{seconds:02} {event} {shown}{more}"
 
 

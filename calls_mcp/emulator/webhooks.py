@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this is `localhost` or a loopback address."""
+    """Return whether this is `localhost` or a loopback address."""
     if host == "localhost":
         return True
     try:
@@ -157,7 +157,7 @@ class Webhooks:
                         reply = reply._replace(url=address)  # without the parameters of a GET
                     if kind not in overrides.retried:
                         break
-        except (ValueError, httpx.InvalidURL):  # which parts of the libraries raise
+        except (ValueError, httpx.InvalidURL):  # the libraries raise these for some URLs
             return Reply(failure="not sent: the URL is invalid")
         except TimeoutError:
             return reply

@@ -22,7 +22,7 @@ _FORGOTTEN = (
     "without confirmation_token to get a new preview."
 )
 _RESTORED = (
-    "The state store was restarted or restored since this preview, so this server can't tell "
+    "The state store has been restarted or restored since this preview, so this server can't tell "
     "whether the confirmation was used. Nothing was sent now. Check with list_calls or fetch_call "
     "whether the change was made. If not, call without confirmation_token to get a new preview."
 )
@@ -33,7 +33,8 @@ _REPLAYED = (
     "this is the result of its first use"
 )
 _RAN = (
-    "this already ran after the operator approved it, so nothing was sent now; this is the result"
+    "the operator's approval was already used, so nothing was sent now; "
+    "this is the result of its first use"
 )
 
 

@@ -255,11 +255,12 @@ class Guard:
         is_operators = change.requirement == "operator"
         if not (is_operators or (change.requirement == "require_human" and not by_user)):
             return None
+        if approval is not None and change.caller.can_ask and not is_operators:
+            raise InvalidConfirmation(_USERS, _WITHOUT)
         if self.requests is None:
             raise PolicyDenied(change.rule, *(_NO_OPERATOR if is_operators else _NO_HUMAN))
         if approval is not None:
-            is_users = not is_operators and change.caller.can_ask
-            raise InvalidConfirmation(_USERS if is_users else _OPERATORS, _WITHOUT)
+            raise InvalidConfirmation(_OPERATORS, _WITHOUT)
         return self.requests
 
     async def _ask_operator(

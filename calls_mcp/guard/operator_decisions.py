@@ -35,6 +35,7 @@ _STOPPED = (
 _RUNNING = "Running now."
 _RUNS_LATER = "It runs when the agent retries."
 _SEEN_LATER = "The agent sees this when it retries."
+_UNSEEN = "The agent did not retry, so it did not see this."
 _UNUSED = "The agent did not retry in time, so nothing happened."
 _LOST_OUTCOME = (
     "The server stopped before it recorded a result. Check the calls to see whether this happened."
@@ -133,10 +134,11 @@ class Approvals:
         if state is not None and state.claimed_at is not None:
             is_lost = now > state.claimed_at + self.outcome_timeout
             return Progress(_LOST_OUTCOME if is_lost else _RUNNING, is_running=not is_lost)
-        if now >= 2 * request.expires_at - request.asked_at:
-            return Progress(_UNUSED)
+        is_forgotten = now >= 2 * request.expires_at - request.asked_at
         if not made.is_approval:
-            return Progress(_SEEN_LATER)
+            return Progress(_UNSEEN if is_forgotten else _SEEN_LATER)
+        if is_forgotten:
+            return Progress(_UNUSED)
         is_running = await self._is_attended(request)
         return Progress(_RUNNING if is_running else _RUNS_LATER, is_running=is_running)
 

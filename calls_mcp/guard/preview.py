@@ -170,7 +170,10 @@ def _consequences(change: Change, action: Action) -> Iterator[str]:
     elif action != "hang_up":
         return
     elif values.keys() & {"url", "twiml"}:
-        yield "The API's documentation does not say what status and new instructions do together."
+        yield (
+            "The API's documentation does not say whether the call ends or follows the new "
+            "instructions."
+        )
     else:
         yield "Everyone on the call is disconnected."
 

@@ -199,7 +199,7 @@ class PrincipalsFile:
                 if self._principals
                 else "requests are refused until it can be read"
             )
-            _log.error("Cannot reload the principals file, so %s. Fix: %s", consequence, wrong)
+            _log.error("Cannot reload the principals file, so %s: %s", consequence, wrong)
         else:
             _log.warning("Reloaded the principals file %s.", self._file)
 

@@ -76,7 +76,8 @@ class HeadCheck:
         if failed := await self._security.validate_request(request):
             reason = (
                 "The Host or Origin header is not allowed. The operator can add the host to "
-                "CALLS_MCP_ALLOWED_HOSTS"
+                "CALLS_MCP_ALLOWED_HOSTS, or a browser client's origin to "
+                "CALLS_MCP_BROWSER_ORIGINS"
             )
             raise Rejected(failed.status_code, reason)
         if _head_bytes(scope) > self._max_bytes:

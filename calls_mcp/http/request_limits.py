@@ -62,9 +62,10 @@ class RequestLimits:
             Rejected: There are too many.
         """
         each, in_all = self._max_concurrent(kind)
+        what = "calls with wait_until" if kind == "waits" else kind
         places = (kind, caller), (kind, _ALL)
         if self._active[places[0]] >= each or self._active[places[1]] >= in_all:
-            raise _too_many(f"concurrent {kind}", _RETRY_AFTER)
+            raise _too_many(f"concurrent {what}", _RETRY_AFTER)
         for place in places:
             self._active[place] += 1
         try:

@@ -14,7 +14,8 @@ from opentelemetry.propagate import extract
 class RequestContext:
     """An MCP request and its principal.
 
-    `is_foreign` says whether the client began the trace. If so, the API gets `trace_id` instead.
+    `is_foreign` says whether the client began the trace. If so, the API gets `trace_id` instead of
+    the client's.
     """
 
     id: str

@@ -20,9 +20,10 @@ _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tup
 
 
 def configure_logs(form: Literal["text", "json"], level: str) -> None:
-    """Log to stderr in this form from this level up, and warnings and errors of libraries.
+    """Log to stderr in this form, from this level up.
 
-    Below that, libraries log whole URLs and messages, including phone numbers.
+    Of libraries, only warnings and errors are logged, because their other messages have whole URLs
+    and phone numbers.
     """
     handler = logging.StreamHandler(stderr.SoonWritten())
     handler.setFormatter(JsonLines() if form == "json" else Text("calls-mcp: %(message)s"))

@@ -31,7 +31,7 @@ _dropped = 0
 
 
 def never_block() -> None:
-    """Have the writing thread write what Python sends to stderr: tracebacks, prints, messages."""
+    """Have the writer thread write what Python sends to stderr: tracebacks, prints, messages."""
     if not isinstance(sys.stderr, SoonWritten):
         sys.stderr = SoonWritten(sys.stderr)
 
@@ -110,7 +110,7 @@ def flush(timeout: float = _FLUSH_TIMEOUT) -> None:
 
 
 class SoonWritten(io.TextIOBase):
-    """A text stream that passes everything to the writing thread."""
+    """A text stream that passes everything to the writer thread."""
 
     def __init__(self, original: TextIO | None = None) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class SoonWritten(io.TextIOBase):
 
 
 class _Bytes(io.RawIOBase):
-    """A stream of bytes that passes everything to the writing thread."""
+    """A stream of bytes that passes everything to the writer thread."""
 
     def write(self, data: "Buffer", /) -> int:
         """Queue `data` for writing."""

@@ -101,7 +101,7 @@ def test_numbers_are_whole_if_configured() -> None:
     assert kept("call_reason", text) == text
 
 
-def test_a_masked_number_is_masked_in_the_rule_and_the_principal() -> None:
+def test_a_number_is_also_masked_in_the_rule_and_the_principal() -> None:
     refused = replace(ENTRY, principal="+16175551212", rule="deny +19005551212")
     fields = decision_fields(refused, "masked")
     assert (fields["principal"], fields["rule"]) == ("+1•••12", "deny +1•••12")

@@ -86,7 +86,7 @@ SPOILERS: list[Spoiler] = [edit, set_field, write_differently, remove, swap, rep
 
 
 @given(count=st.integers(3, 7), spoiler=st.sampled_from(SPOILERS), data=st.data())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 def test_every_manipulation_of_a_line_is_found(
     count: int, spoiler: Spoiler, data: st.DataObject
 ) -> None:

@@ -56,7 +56,7 @@ def test_a_list_is_repeated_or_json(name: str, items: list[str]) -> None:
 
 
 @given(st.lists(texts, max_size=4))
-def test_any_text_is_accepted_or_refused(pairs: list[str]) -> None:
+def test_any_text_becomes_arguments_or_a_configuration_error(pairs: list[str]) -> None:
     try:
         arguments = assigned(pairs, CREATE)
     except ConfigurationError:

@@ -260,7 +260,7 @@ async def test_updates_keep_focus_and_typed_text(harness: Harness, window: Windo
     await expect(reason).to_have_value("not at night")
 
 
-async def test_keys_and_clicks_never_reach_another_request_than_the_one_shown(
+async def test_keys_and_clicks_never_reach_a_request_other_than_the_one_shown(
     harness: Harness, window: Window
 ) -> None:
     first = await request_call(harness)

@@ -155,7 +155,7 @@ async def test_confirmations_are_those_of_users(tmp_path: Path) -> None:
     assert "Approved by an operator 1 of 1" in text
 
 
-async def test_only_policy_denials_are_counted_as_denials(tmp_path: Path) -> None:
+async def test_only_refusals_by_the_policy_are_counted_as_refusals(tmp_path: Path) -> None:
     rules = 'place = "never"\ndelete = "deny"'
     async with (
         open_harness(tmp_path, rules) as harness,
@@ -206,7 +206,7 @@ async def test_costs_are_those_of_the_requester_of_a_call_or_of_its_parent(
     parsed = count_parsed(monkeypatch)
     second = text_of(await ann.read("/overview"))
     assert "Requester Cost front desk 1.56 worker 0.78 " in first
-    assert "Cost Elsewhere 2.34 " in second
+    assert "Cost Outside calls-mcp 2.34 " in second
     assert "front desk 1.56 " in second
     assert "worker 1.56 " in second
     assert parsed == []

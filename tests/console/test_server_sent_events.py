@@ -74,7 +74,7 @@ async def test_all_tabs_are_updated_after_one_is_closed(
             await expect(tab.locator(f"#row-{approval}")).to_be_visible()
 
 
-async def test_a_request_for_the_headers_only_opens_no_stream(ann: WebClient) -> None:
+async def test_a_head_request_opens_no_stream(ann: WebClient) -> None:
     response = await ann.http.head(f"{ann.url}/events?topic=approvals")
     assert response.headers["content-type"].startswith("text/event-stream")
     assert await ann.read("/approvals")  # on the same connection

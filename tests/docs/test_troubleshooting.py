@@ -68,7 +68,7 @@ def test_each_documented_message_is_in_the_source() -> None:
     assert [message for message in quoted() if not is_in_source(message)] == []
 
 
-def test_each_error_at_start_refusal_and_finding_is_documented() -> None:
+def test_each_startup_error_each_refusal_and_each_finding_is_documented() -> None:
     said = {*errors_at_start(), *refusals(), *findings()}
     assert sorted(text for text in said if not is_documented(text)) == []
 

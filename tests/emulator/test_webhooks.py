@@ -105,7 +105,7 @@ def test_responses_are_retried_as_the_url_says(
 @pytest.mark.parametrize(
     ("overrides", "attempts"), [("#rt=100", 1), ("#rt=100&rp=rt&rc=2", 3), ("#tt=100&rp=rt", 1)]
 )
-def test_a_receiver_that_does_not_respond_in_time_is_given_up(
+def test_a_receiver_that_does_not_respond_in_time_is_given_up_on(
     sdk: SdkClient, silent: str, overrides: str, attempts: int
 ) -> None:
     assert delivered(sdk, silent + overrides) == (attempts, "no response")

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.requirement("41")
-async def test_a_confirmed_change_is_recorded_when_requested_before_it_is_sent_and_afterwards(
+async def test_a_confirmed_change_has_records_of_the_request_of_the_sending_and_of_the_result(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "audit.db"

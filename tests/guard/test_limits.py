@@ -190,7 +190,7 @@ async def test_accounts_that_share_a_store_are_counted_separately() -> None:
 
 
 @pytest.mark.parametrize(("deadline", "seconds"), [(30, 600), (3600, 3660)])
-async def test_the_mark_of_a_sent_call_outlasts_the_time_to_place_it(
+async def test_a_call_is_noted_as_sent_for_longer_than_its_deadline(
     deadline: float, seconds: float
 ) -> None:
     storage = SqliteStorage(None, StorageOptions(clock=ManualClock(0)))
@@ -338,7 +338,7 @@ async def test_a_reached_short_limit_does_not_hide_a_longer_one(tmp_path: Path) 
     assert "Wait 24 h." in refused["error"]["hint"]
 
 
-async def test_only_one_of_many_confirmations_that_knew_of_the_same_call_is_valid(
+async def test_of_several_confirmations_requested_after_the_same_call_only_one_is_valid(
     tmp_path: Path,
 ) -> None:
     outcomes: list[str] = []
@@ -439,7 +439,7 @@ async def test_a_preview_is_shown_only_if_all_calls_of_the_change_are_available(
         ('<Sms to="{0}">Hello</Sms>', 3),
     ],
 )
-async def test_a_call_takes_as_many_places_in_flight_as_it_dials_at_once(
+async def test_a_call_counts_in_flight_once_for_each_party_that_it_dials_at_once(
     tmp_path: Path, dial: str, left: int
 ) -> None:
     twiml = f"<Response>{dial.format(ANOTHER)}</Response>"
@@ -455,7 +455,7 @@ async def test_a_call_takes_as_many_places_in_flight_as_it_dials_at_once(
     assert after["outcome"] == "done"
 
 
-async def test_new_twiml_of_a_live_call_takes_places_in_flight_instead_of_its_previous_twiml(
+async def test_new_twiml_of_a_live_call_counts_in_flight_instead_of_its_previous_twiml(
     tmp_path: Path,
 ) -> None:
     caps = "same_number_seconds = 0\nin_flight = 2"
@@ -613,7 +613,7 @@ async def test_talk_is_limited_by_real_durations_once_calls_have_ended(tmp_path:
     assert again["error"]["kind"] == "policy_denied"
 
 
-async def test_a_live_call_takes_talk_time_from_when_it_was_placed(tmp_path: Path) -> None:
+async def test_a_live_call_uses_talk_time_from_when_it_was_placed(tmp_path: Path) -> None:
     caps = "same_number_seconds = 0\nminutes_per_day = 60"
     async with capped(tmp_path, caps, confirm="none") as (harness, agent):
         placed = await agent.call("create_call", **placing(time_limit=3400))
@@ -626,7 +626,7 @@ async def test_a_live_call_takes_talk_time_from_when_it_was_placed(tmp_path: Pat
     assert "caps.minutes_per_day" in refused["error"]["message"]
 
 
-async def test_a_live_call_with_a_new_time_limit_takes_talk_time_from_when_it_was_placed(
+async def test_a_live_call_with_a_new_time_limit_uses_talk_time_from_when_it_was_placed(
     tmp_path: Path,
 ) -> None:
     caps = "same_number_seconds = 0\nminutes_per_day = 20"
@@ -639,7 +639,7 @@ async def test_a_live_call_with_a_new_time_limit_takes_talk_time_from_when_it_wa
     assert "caps.minutes_per_day" in refused["error"]["message"]
 
 
-async def test_new_time_limits_take_talk_time_in_advance_but_ending_a_call_does_not(
+async def test_new_time_limits_use_talk_time_in_advance_but_ending_a_call_does_not(
     tmp_path: Path,
 ) -> None:
     caps = "same_number_seconds = 0\nminutes_per_day = 10"
@@ -672,7 +672,7 @@ async def test_a_call_with_a_new_time_limit_is_in_flight_until_it_has_ended(
     assert allowed["outcome"] == "done"
 
 
-async def test_calls_that_twiml_makes_take_talk_time_too(tmp_path: Path) -> None:
+async def test_calls_that_twiml_makes_use_talk_time_too(tmp_path: Path) -> None:
     caps = "same_number_seconds = 0\nminutes_per_day = 10"
     async with capped(tmp_path, caps, confirm="none") as (_, agent):
         placed = await agent.call("create_call", **placing(twiml=DIALS_ANOTHER))
@@ -681,7 +681,7 @@ async def test_calls_that_twiml_makes_take_talk_time_too(tmp_path: Path) -> None
     assert "caps.minutes_per_day" in refused["error"]["message"]
 
 
-async def test_a_rejected_call_and_one_that_nobody_answered_take_no_talk_time(
+async def test_a_rejected_call_and_one_that_nobody_answered_use_no_talk_time(
     tmp_path: Path,
 ) -> None:
     caps = "same_number_seconds = 0\nminutes_per_day = 3"

@@ -191,7 +191,9 @@ async def test_an_unused_approval_expires(tmp_path: Path) -> None:
     assert here.harness.changes == []
 
 
-async def test_an_approval_can_be_used_until_twice_its_time_has_passed(tmp_path: Path) -> None:
+async def test_an_approval_can_be_used_until_twice_the_ttl_after_the_request(
+    tmp_path: Path,
+) -> None:
     async with (
         scene(tmp_path, calls_mcp_operator_ttl="14400") as here,
         here.harness.connect() as agent,
@@ -201,6 +203,26 @@ async def test_an_approval_can_be_used_until_twice_its_time_has_passed(tmp_path:
         here.harness.clock.advance(28_000)
         await agent.call("create_call", **placing(timeout=30))  # a new request removes old ones
         assert (await agent.call("create_call", **placing()))["outcome"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("approve", "words"),
+    [
+        (True, "The agent did not retry in time, so nothing happened."),
+        (False, "The agent did not retry, so it did not see this."),
+    ],
+)
+async def test_the_operator_sees_that_the_agent_did_not_retry(
+    tmp_path: Path, words: str, *, approve: bool
+) -> None:
+    async with scene(tmp_path) as here, here.harness.connect() as agent:
+        await agent.call("create_call", **placing())
+        request = await here.waiting()
+        await here.decide(approve=approve)
+        here.harness.clock.advance(2 * 900)
+        decided = await here.approvals.find(request.identifier)
+        assert decided
+        assert (await here.approvals.progress(decided)).text == words
 
 
 async def test_the_first_of_two_decisions_counts(tmp_path: Path) -> None:
@@ -418,6 +440,19 @@ async def test_a_store_in_memory_cannot_have_approval_requests(rule: str, tmp_pa
         refused = await agent.call("create_call", **placing())
     assert refused["error"]["kind"] == "policy_denied"
     assert "operator" in refused["error"]["hint"]
+    assert harness.changes == []
+
+
+async def test_a_token_does_not_replace_the_user_while_the_state_is_in_memory(
+    tmp_path: Path,
+) -> None:
+    file = policy(tmp_path, '[confirm]\nplace = "require_human"\n')
+    async with (
+        open_harness(calls_mcp_policy=file) as harness,
+        harness.connect(user=User()) as agent,
+    ):
+        told = await agent.call("create_call", **placing(), confirmation_token="made-up")
+    assert "the client must ask its user" in told["error"]["message"]
     assert harness.changes == []
 
 

@@ -225,7 +225,7 @@ async def test_a_hang_up_is_done_if_the_call_has_ended() -> None:
         ("update_call", HANG_UP, "in-progress", "the call is still in progress"),
     ],
 )
-async def test_a_change_that_the_api_failed_at_and_a_lookup_does_not_see_did_not_happen(
+async def test_a_change_that_failed_in_the_api_and_that_a_lookup_does_not_find_did_not_happen(
     tool: str, arguments: dict[str, object], status: str, told: str
 ) -> None:
     async with scripted(answer(500), answer(200, call(status=status))) as (upstream, agent):

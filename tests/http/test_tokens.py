@@ -110,7 +110,7 @@ async def test_without_the_file_no_token_is_accepted_until_it_is_back(
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
     errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
     assert len(errors) == 1
-    assert f"requests are refused until it can be read. Fix: {file}: can't be read" in errors[0]
+    assert f"requests are refused until it can be read: {file}: can't be read" in errors[0]
     write(file, "[[tokens]")
     assert (await service.of("bobs-token").post(LIST)).status_code == 503
     write(file, entry("new-token", "dora", "calls:read"))

@@ -136,6 +136,8 @@ async def test_waits_are_limited_and_do_not_block_reads(setting: str) -> None:
         begin(tasks, agent, sid, wait_until="ended")
         await looked(service.harness, sid, 3)
         assert (await agent.call("fetch_call", sid=sid))["call"]["status"] == "queued"
-        with pytest.raises(MCPError, match="Too many concurrent waits; nothing was done"):
+        with pytest.raises(
+            MCPError, match="Too many concurrent calls with wait_until; nothing was done"
+        ):
             await agent.call("fetch_call", sid=sid, wait_until="ended")
         tasks.cancel_scope.cancel()

@@ -41,7 +41,9 @@ def recorded() -> Generator[Recording]:
 # Spans
 
 
-async def test_the_spans_of_a_confirmed_call_with_one_retry(recorded: Recording) -> None:
+async def test_a_confirmed_call_with_one_retry_has_a_span_for_each_attempt(
+    recorded: Recording,
+) -> None:
     script = (TOO_MANY, answer(201, call()))
     async with scripted(*script, calls_mcp_confirm="all") as (_, agent):
         outcome = await agent.confirm("create_call", **placing())
@@ -139,7 +141,9 @@ async def test_a_clients_trace_id_is_not_sent_to_the_api(recorded: Recording) ->
 # Metrics
 
 
-async def test_the_counts_after_a_scenario(recorded: Recording, tmp_path: Path) -> None:
+async def test_tool_calls_decisions_and_requests_are_counted(
+    recorded: Recording, tmp_path: Path
+) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text('[confirm]\ndelete = "deny"\n', "utf-8")
     async with open_harness(calls_mcp_policy=policy, calls_mcp_confirm_ttl=60) as harness:

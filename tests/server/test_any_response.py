@@ -84,7 +84,7 @@ async def _result(
 
 
 @pytest.mark.requirement("12", "16")
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tool=st.sampled_from(TOOLS),
     status=_STATUS | st.integers(200, 599),

@@ -207,7 +207,7 @@ async def test_a_retry_without_a_valid_answer_gets_a_token_and_withdraws_the_que
 
 @pytest.mark.requirement("02")
 @pytest.mark.parametrize("reply", [YES, NO], ids=["yes", "no"])
-async def test_a_retry_without_an_answer_after_the_answer_repeats_the_outcome(
+async def test_once_answered_a_retry_without_an_answer_repeats_the_outcome(
     harness: Harness, reply: ElicitResult
 ) -> None:
     async with interview(harness) as one:
@@ -217,7 +217,7 @@ async def test_a_retry_without_an_answer_after_the_answer_repeats_the_outcome(
 
 
 @pytest.mark.parametrize("has_answered", [True, False])
-async def test_a_first_question_that_expires_unanswered_is_the_last(
+async def test_a_client_that_never_answered_is_not_asked_again_after_a_question_expires(
     harness: Harness,
     has_answered: bool,  # noqa: FBT001
 ) -> None:

@@ -107,7 +107,8 @@ def test_a_call_is_a_card_with_a_timeline(host: Host) -> None:
     expect(view.locator("h1")).to_have_text("Call to +1 500 555 0205")
     expect(view.get_by_role("status")).to_have_text("Completed")
     expect(view.locator("#shown > p")).to_have_text(
-        "A person or a machine answered (no machine_detection result). It lasted 1 h 1 min 3 s."
+        "A person or a machine answered (machine detection gave no result). "
+        "It lasted 1 h 1 min 3 s."
     )
     view.get_by_text("Details").click()
     facts = dict(
@@ -238,9 +239,7 @@ def test_a_list_can_be_sorted_by_each_measure_in_both_directions(host: Host, tit
     known = [each for each in rising if each]
     assert host.column(title) == [*reversed(known), *[""] * rising.count("")]
     expect(host.view.locator("[aria-sort]")).to_have_count(1)
-    expect(host.view.get_by_role("status")).to_have_text(
-        f"4 calls, by {title.lower()}, highest first"
-    )
+    expect(host.view.get_by_role("status")).to_have_text(f"4 calls, by {title.lower()}, descending")
 
 
 def test_sums_in_different_currencies_are_not_compared(host: Host) -> None:
@@ -271,7 +270,7 @@ def test_order_and_focus_survive_a_new_list(host: Host) -> None:
     ("content", "title", "words"),
     [
         (ERROR, "Error", ["There is no such call.", "Look for it."]),
-        ({"outcome": "declined", "reason": "not today"}, "Declined", ["not today"]),
+        ({"outcome": "declined", "reason": "not today"}, "Not done", ["not today"]),
         ({"outcome": "done", "deleted": SID}, "Record deleted", [f"The record of {SID} is gone."]),
         (
             {

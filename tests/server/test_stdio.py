@@ -283,7 +283,7 @@ def test_bare_calls_mcp_and_python_m_serve_on_stdio() -> None:
         status, out, err = ended(wire)
     assert (status, out) == (2, "")
     assert "TWILIO_ACCOUNT_SID" in err
-    assert "calls-mcp serve --sandbox" in err
+    assert "add --sandbox to the command" in err
     assert "Traceback" not in err
 
 

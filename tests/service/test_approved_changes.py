@@ -25,7 +25,7 @@ from tests.http.service import by_tokens, entry, open_service, write
 pytestmark = pytest.mark.anyio
 
 SOON = 0.01  # seconds
-REPLAYED = "this already ran after the operator approved it"
+REPLAYED = "the operator's approval was already used"
 
 
 async def outcome_of(approvals: Approvals, request: ApprovalRequest) -> Progress:

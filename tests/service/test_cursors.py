@@ -109,7 +109,7 @@ async def test_a_cursor_carries_the_limit_and_lets_it_change(filled: Harness) ->
     assert listed(first) + listed(more) + listed(rest) == sids(filled)[:45]
 
 
-async def test_a_greater_limit_does_not_cost_a_request_for_every_few_calls(filled: Harness) -> None:
+async def test_a_larger_limit_with_a_cursor_needs_only_a_few_requests(filled: Harness) -> None:
     async with filled.connect() as agent:
         first = await agent.call("list_calls", limit=1)
         before = len(filled.reads)

@@ -171,7 +171,7 @@ FILTERS: list[dict[str, object]] = [
 
 @pytest.mark.parametrize("filters", FILTERS, ids=" ".join)
 @pytest.mark.parametrize("page_size", [5, 100])
-async def test_walking_with_filters_visits_what_they_let_pass(
+async def test_walking_with_filters_visits_the_calls_that_match(
     filters: dict[str, object], page_size: int
 ) -> None:
     async with filled(100) as (harness, agent):

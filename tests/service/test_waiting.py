@@ -206,7 +206,7 @@ async def test_a_cancelled_wait_stops_reading(era: Era) -> None:
         assert await left_alone(harness, sid)
 
 
-async def test_a_wait_reads_a_subscribed_call_more_often_but_not_as_its_subscriber(
+async def test_the_extra_reads_of_a_wait_do_not_count_against_the_subscriber(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "_WHILE_RINGING", 0.01)

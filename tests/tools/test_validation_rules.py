@@ -108,7 +108,7 @@ def test_a_sip_address_can_be_called_by_a_user_name_or_a_number(to: str, sender:
         ("sip:@example.com", None),
     ],
 )
-def test_a_sip_address_cannot_be_called_by_an_address_and_the_user_name_is_suggested(
+def test_a_sip_address_cannot_be_called_from_an_address_and_the_user_name_is_suggested(
     to: str, sender: str, meant: str | None
 ) -> None:
     told = faults("create_call", placing(**{"to": to, "from": sender}))

@@ -121,7 +121,7 @@ async def test_the_colons_of_a_date_time_survive() -> None:
 
 
 @pytest.mark.parametrize(("arguments", "size"), [({}, 7), ({"page_size": 3}, 3)])
-async def test_a_limit_is_the_page_size_unless_that_is_given(
+async def test_the_limit_is_sent_as_the_page_size_unless_a_page_size_is_given(
     arguments: dict[str, int], size: int
 ) -> None:
     entry = await only_request("list_calls", limit=7, **arguments)

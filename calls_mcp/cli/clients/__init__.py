@@ -43,8 +43,8 @@ class Client:
     """An MCP client.
 
     `file` returns the path of its configuration and `key` is the member with the servers. `after`
-    says what to do once the entry is there. `reference` returns what the client replaces with the
-    value of a variable, by the server's and the variable's name; None if it has no such syntax.
+    says what to do once the entry is there. `reference(server, variable)` returns the text that the
+    client replaces with the variable's value; None if it has no such syntax.
     `prompts` is whether it asks its user for values. `program` is its command, if it has one.
     `url_key` is the member with a server's URL; empty if the client connects over HTTP only through
     mcp-remote. `extra` and `url_extra` are further members.

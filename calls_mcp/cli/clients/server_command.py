@@ -89,7 +89,7 @@ def _requirement(name: str, origin: _Origin) -> tuple[str, str]:
     if "@" in url.netloc or (url.scheme == "file" and not Path(where).exists()):
         raise ConfigurationError(
             "The package that you ran can't be found again. In the checkout of calls-mcp, run "
-            "uv tool install . or pipx install . and then client-config again."
+            '"uv tool install ." or "pipx install .", then client-config again.'
         )
     vcs = origin.get("vcs_info")
     full = f"{vcs['vcs']}+{origin['url']}@{vcs['commit_id']}" if vcs else origin["url"]

@@ -190,7 +190,7 @@ def _line(variable: str, value: object) -> str:
 
 
 def _standard_variables() -> Iterator[str]:
-    """Yield the variables of other programs that the server uses, too."""
+    """Yield the standard variables that the server also reads, such as proxies."""
     for name in (*_PROXIES, *_OTHER_VARIABLES):
         for spelling in (name, name.lower()):
             if value := os.environ.get(spelling):

@@ -2,7 +2,7 @@
 
 const topics = document.body.dataset.topics.split(" ").filter(Boolean);
 
-/* Cookies are sent to every port of a host. What is stored here, only pages of this origin can read. */
+/* Cookies are sent to every port of a host. Only pages of this origin can read what is stored here. */
 const CODE = "decision-code";
 
 function storage(use) {
@@ -53,7 +53,7 @@ function morph(current, wanted) {
       current.insertBefore(document.importNode(child, true), next);
       continue;
     }
-    // What stood before it is gone; to move it instead would take the focus away.
+    // Remove the nodes before it. Moving it instead would lose the focus.
     while (next !== same && next && !next.id) next = removed(next);
     if (next === same) next = skipBlank(next.nextSibling);
     else current.insertBefore(same, next);
@@ -98,7 +98,7 @@ function showAlert(text) {
   updateTitle();
 }
 
-/* Every page has the count. Where nothing else is live, it comes from one that is quick to render. */
+/* Every page shows the pending count. If nothing else on it is live, a page that renders quickly has it. */
 const onlyCounts = document.querySelectorAll("[data-live]").length === 1;
 
 /* The queue moves on, so the page names the request that it shows: an update never replaces it with another. */

@@ -162,7 +162,7 @@ class ControlApi:
         return await self._clock(request)
 
     async def advance(self, seconds: float) -> None:
-        """Advance the clock, and let everything happen in between, in order."""
+        """Advance the clock, and run everything that is due on the way, in order."""
         target = self.clock() + seconds
         while True:
             await self._settle()
@@ -307,7 +307,7 @@ def _tables(control: ControlApi) -> Iterator[str]:
         "Seconds",
         "Answered by",
         "Price",
-        "Caller",
+        "Caller name",
         "Transcript",
     )
     yield _table("Latest calls", head, map(_call, calls))

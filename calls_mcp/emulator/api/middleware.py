@@ -124,7 +124,7 @@ async def _hang_up(scope: Scope, receive: Receive) -> None:
 
 
 class ClosableConnection(H11Protocol):
-    """Uvicorn's protocol, which adds a function to each scope that closes the connection."""
+    """Uvicorn's protocol, with a function in each scope to close the connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Accept the connection."""

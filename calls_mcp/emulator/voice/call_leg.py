@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass
 class Budget:
-    """What a call and those that it dials can still ask for, so that all of them end.
+    """How much a call and those that it dials can still request. This ends endless loops.
 
     Attributes:
         documents: The number of documents.

@@ -170,7 +170,7 @@ def _until_gone(session: Session, verb: Element, sid: str) -> Steps[bool]:
 
 
 def _hangs_up(verb: Element, received: object) -> bool:
-    """Whether the call ends the talk."""
+    """Return whether the call ends the talk."""
     return received == Gone() or (verb.flag("hangupOnStar") and received == Pressed("*"))
 
 

@@ -55,7 +55,7 @@ def absolute(url: str, base: str) -> str:
     try:
         resolved = urljoin(base, url)
         parts = urlsplit(resolved)
-        if parts.netloc and parts.port != 0:  # which fails above 65535
+        if parts.netloc and parts.port != 0:  # `port` raises above 65535
             return resolved
     except ValueError as error:
         raise InstructionError(INVALID_URL, f'The URL "{url}" is invalid.', url) from error
@@ -181,5 +181,5 @@ class Documents:
             self._pending.discard(number)
             if not self._pending:
                 self._idle.set()
-            with self._store.transaction():  # which handles what has arrived
+            with self._store.transaction():  # opening it handles what has arrived
                 pass

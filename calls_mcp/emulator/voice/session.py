@@ -138,7 +138,7 @@ class Session:
         return None
 
     def proceed(self, verb: Element, parameters: Mapping[str, str]) -> None:
-        """Continue with the verb's action, if any. After the call, only send it the parameters."""
+        """Continue with the verb's action, if any; after the call, only send it the parameters."""
         action = verb.get("action")
         if self.is_over:
             if url := self.callback(verb, "action"):

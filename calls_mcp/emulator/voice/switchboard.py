@@ -262,7 +262,7 @@ class Switchboard:
         self._schedule(sid, reaction, self.now)
 
     def _follow(self, call: Call) -> None:
-        """Follow a call's own change of status."""
+        """Handle a change of a call's status."""
         leg = self._legs[call.sid]
         if call.status == "ringing" and leg.is_incoming:
             self._start(call.sid, leg)
@@ -319,7 +319,7 @@ class Switchboard:
         del self._legs[sid]
 
     def _arrived(self, sid: str, fetched: Fetched) -> None:
-        """Pass a document on to its call; after the call, only note it."""
+        """Pass a document on to its call; if it has ended, only add it to the transcript."""
         if sid in self._legs:
             self._post(self.now, sid, fetched)
         elif self._store.get(sid):
@@ -374,7 +374,7 @@ class Switchboard:
         return not self._webhooks.obstacle(url)
 
     def fetch(self, sid: str, instructions: Instructions) -> None:
-        """Request a document, which arrives as `Fetched`; after the call, it is only noted."""
+        """Request a document, which arrives as `Fetched`; after the call, only in the transcript."""
         form = call_parameters(self.call(sid))
         self._documents.fetch(sid, instructions, form, self._legs[sid].cookies)
 
@@ -446,7 +446,7 @@ class Switchboard:
         self._store.add(call, inbound)
 
     def script_of(self, to: str) -> Script:
-        """Return the script of a destination. A number that an application answers only rings.
+        """Return the script of a destination. It only rings if an application decides.
 
         Raises:
             ApiError: The destination is a magic number that cannot be called (400).
@@ -456,7 +456,7 @@ class Switchboard:
         return replace(script, end_as="no-answer") if is_own and self._decides(script) else script
 
     def _decides(self, application: Script) -> bool:
-        """Whether an application runs while the call rings, not only after its script answered."""
+        """Return whether an application runs while the call rings, before its script answers."""
         url = application.voice_url
         return url is not None and application.end_as == "completed" and self.can_reach(url)
 

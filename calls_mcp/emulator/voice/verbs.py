@@ -157,7 +157,7 @@ def _reject(session: Session, verb: Element) -> Steps[None]:
 
 
 def _refer(session: Session, verb: Element) -> Steps[None]:
-    """Refer the caller elsewhere, which takes it out of the application's hands."""
+    """Refer the caller elsewhere, which ends the call for the application."""
     session.note("referred", " ".join(child.text for child in verb.children))
     session.proceed(verb, {"ReferCallStatus": "completed", "ReferSipResponseCode": "202"})
     raise HangUp("after the referral")

@@ -156,7 +156,8 @@ def _object_to_sip(rules: Destinations, to: str) -> Iterator[Objection]:
         return
     if address.is_doubtful and rules.are_strict:
         reason = "to is a SIP address that may be dialed as a number, and it isn't certain which"
-        yield Objection("destinations.allow_sip", reason, "Write it as sip:+ and the number.")
+        hint = "Write it as sip:+NUMBER@host, with the country code."
+        yield Objection("destinations.allow_sip", reason, hint)
         return
     for number in sorted(address.numbers):
         is_part = number != address.user
@@ -289,7 +290,7 @@ def _look_up(number: str) -> "NumberFacts":
     return look_up(number)
 
 
-def _look_up_types(digits: str) -> set[str]:
+def _look_up_types(digits: str) -> frozenset[str]:
     from calls_mcp.guard.policy.numbering_plans import national_types  # noqa: PLC0415
 
     return national_types(digits)

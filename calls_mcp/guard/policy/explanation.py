@@ -142,7 +142,7 @@ def _hours(rules: Hours) -> Iterator[str]:
         case "at any time":
             yield "Numbers can be called at any time of the day."
         case "never":
-            yield f"There are no calling hours: at any time, {outside}."
+            yield f"All times count as outside calling hours, so {outside}."
         case hours:
             yield f"Numbers can be called {hours} (their local time)."
             yield f"At other times, {outside}."
@@ -158,7 +158,7 @@ def _hours_in_country(rules: CountryHours) -> str:
         case "at any time":
             return "numbers can be called at any time of the day"
         case "never":
-            return f"there are no calling hours: at any time, {outside}"
+            return f"all times count as outside calling hours, so {outside}"
         case hours:
             return f"numbers can be called {hours}; at other times, {outside}"
 

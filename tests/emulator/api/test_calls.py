@@ -203,7 +203,9 @@ async def test_each_error_has_the_documented_code_and_places_no_call(
 
 
 @pytest.mark.parametrize("from_", ["sip:kate@example.com", "kate@example.com", "client:a@b"])
-async def test_a_sip_address_cannot_be_called_from_an_address(api: ApiClient, from_: str) -> None:
+async def test_a_sip_address_cannot_be_called_from_a_sip_or_client_address(
+    api: ApiClient, from_: str
+) -> None:
     assert_refused(await api.post({"To": "sip:bob@example.com", "From": from_}), 400, 21212)
 
 
@@ -242,7 +244,7 @@ async def test_every_response_names_its_request(api: ApiClient) -> None:
     assert all(re.fullmatch("RQ[0-9a-f]{32}", each) for each in ids)
 
 
-async def test_own_numbers_can_be_configured() -> None:
+async def test_the_numbers_of_the_account_can_be_configured() -> None:
     own = "+12025550177"
     async with (
         Emulator(account=ACCOUNT, port=None, own_numbers=[own]) as emulator,
@@ -259,7 +261,7 @@ async def test_twiml_is_ignored_if_there_is_a_url(api: ApiClient) -> None:
     assert (call.url, call.twiml) == (FORM["Url"], None)
 
 
-async def test_a_call_to_an_own_number_has_two_records(api: ApiClient) -> None:
+async def test_a_call_to_a_number_of_the_account_has_two_records(api: ApiClient) -> None:
     sid = await api.call(OWN, {"MachineDetection": "Enable"})
     inbound, outbound = (await api.page())["calls"]
     assert outbound["sid"] == sid

@@ -67,7 +67,7 @@ async def test_a_rate_limit_has_retry_after_and_places_no_call(api: ApiClient) -
 
 @pytest.mark.parametrize(("after", "placed"), [(False, 0), (True, 1)])
 @pytest.mark.parametrize(("status", "expected"), [({}, 503), ({"status": 500}, 500)])
-async def test_an_error_before_or_after_the_call_is_placed(
+async def test_an_error_can_come_before_or_after_the_call_is_placed(
     api: ApiClient, *, after: bool, placed: int, status: dict[str, int], expected: int
 ) -> None:
     await add_fault(api, {"kind": "error", "after": after, **status})

@@ -141,7 +141,7 @@ def test_digits_that_a_call_sends_are_heard_by_the_application_it_calls(
 
 
 @pytest.mark.parametrize("talk_for", [None, 5])
-def test_both_records_of_a_call_between_own_numbers_end_together(
+def test_both_records_of_a_call_between_numbers_of_the_account_end_together(
     application: Application, talk_for: float | None
 ) -> None:
     verbs = '<Say>Hello</Say><Pause length="59"/>'

@@ -216,7 +216,7 @@ def test_both_ends_of_a_call_are_answered_when_the_application_answers(
         assert phone.record(sid)["duration"] == phone.record(inbound.sid)["duration"] == "8"
 
 
-def test_an_own_number_whose_script_does_not_answer_does_not_ask_its_application(
+def test_an_application_is_not_asked_if_the_script_of_its_number_does_not_answer(
     application: Application,
 ) -> None:
     own = Script(end_as="busy", voice_url=application.says("/own", "<Say>Hello</Say>"))

@@ -111,12 +111,12 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
         (
             "hours",
             {"daily": NEVER, "sunday": NEVER, "outside": "operator"},
-            "There are no calling hours: at any time, a call needs the operator's approval.",
+            "All times count as outside calling hours, so a call needs the operator's approval.",
         ),
         (
             "hours",
             {"countries": {"DE": CountryHours(daily=NEVER, outside="deny")}},
-            "In DE, there are no calling hours: at any time, a call is refused.",
+            "In DE, all times count as outside calling hours, so a call is refused.",
         ),
         (
             "hours",
