@@ -374,7 +374,7 @@ class Switchboard:
         return not self._webhooks.obstacle(url)
 
     def fetch(self, sid: str, instructions: Instructions) -> None:
-        """Request a document, which arrives as `Fetched`; after the call, only in the transcript."""
+        """Request a document, which arrives as `Fetched`, after the call only in the transcript."""
         form = call_parameters(self.call(sid))
         self._documents.fetch(sid, instructions, form, self._legs[sid].cookies)
 
