@@ -51,8 +51,8 @@ def _open(page: Page, url: str) -> None:
 
 
 def _confirmation(page: Page) -> bytes:
-    twiml = "<Response><Say>Your table is ready.</Say></Response>"
-    _execute(page, {"to": "+15005550205", "from": "+15005550006", "twiml": twiml})
+    said = "Your table is ready."
+    _execute(page, {"to": "+15005550205", "from": "+15005550006", "say": said})
     question = page.get_by_role("dialog")
     question.get_by_role("checkbox", name="Yes, place this call").check()
     picture = _picture(page)
