@@ -170,4 +170,4 @@ def _notes(console: "ConsoleContext") -> Iterator[str]:
     if console.approvals:
         yield f"It shows the approval requests in {console.approvals.where}"
     for name, reason in console.unavailable.items():
-        yield f"{_UNAVAILABLE[name]}: {reason}"
+        yield f"{_UNAVAILABLE[name]}. {reason}"

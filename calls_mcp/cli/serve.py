@@ -58,7 +58,7 @@ def configure(parser: ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="[HOST:]PORT",
-        help="http: serve the operator's console, too (default: 127.0.0.1:8090)",
+        help="http: serve the operator's console, too (without a value: at 127.0.0.1:8090)",
     )
     parser.epilog = _EPILOG
     parser.set_defaults(run=run)

@@ -323,6 +323,6 @@ def _sid(request: Request) -> str:
 
 def _values(sid: str, outcome: Outcome) -> dict[str, object]:
     error = outcome.error
-    message = f"{error.message} {error.hint}" if error else outcome.reason or ""
+    message = error.message if error else outcome.reason or ""  # hints are for agents
     approval = (outcome.confirmation and outcome.confirmation.approval) or ""
     return {"sid": sid, "call": outcome.call, "error": message, "approval": approval}

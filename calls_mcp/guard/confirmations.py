@@ -27,6 +27,7 @@ _RESTORED = (
     "whether the change was made. If not, call without confirmation_token to get a new preview."
 )
 _SPENT = "The confirmation has been used. Call without confirmation_token to get a new preview."
+_ANEW = "This needs a new request."
 _AGAIN = "Call the tool again without confirmation_token to start over."
 _REPLAYED = (
     "this confirmation was already used, so nothing was sent now; "
@@ -115,7 +116,7 @@ class Confirmations:
             warning = _RAN if pending.for_operator else _REPLAYED
             return Stop("replayed", outcome.with_warnings([warning]))
         if await self._has_expired(pending):
-            outcome = expired("The confirmation has expired.")
+            outcome = expired("The confirmation has expired.", by_operator=pending.for_operator)
             return Stop("expired", await self.settle(identifier, outcome))
         return Claim(identifier, pending.state)
 
@@ -145,9 +146,11 @@ class Confirmations:
         return await self.storage.now() >= pending.expires_at
 
 
-def expired(why: str) -> Outcome:
-    """Return the outcome of a confirmation that expired."""
-    return Outcome(outcome="expired", reason=f"{why} Nothing was sent. {_AGAIN}")
+def expired(why: str, *, by_operator: bool = False) -> Outcome:
+    """Return the outcome of a confirmation that expired; operators read those `by_operator`."""
+    return Outcome(
+        outcome="expired", reason=f"{why} Nothing was sent. {_ANEW if by_operator else _AGAIN}"
+    )
 
 
 def as_used(outcome: Outcome) -> Outcome:

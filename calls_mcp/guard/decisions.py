@@ -59,7 +59,7 @@ _READ_ONLY = (
     "this server is read-only",
     "Tell your user. The operator must unset CALLS_MCP_READ_ONLY to allow changes.",
 )
-_USER = "the user of the client"
+_USER = "the user"
 _NO_OPERATOR = (
     "the operator must approve this, but can't see requests that this server keeps in memory",
     "Tell your user that the operator must unset CALLS_MCP_STATE_URL, which is set to memory:.",
@@ -67,8 +67,8 @@ _NO_OPERATOR = (
 _NO_HUMAN = (
     "the user must confirm this, but this client can't ask them",
     (
-        "Tell your user that this needs a client that supports elicitation. For an operator to "
-        "approve it instead, the operator must unset CALLS_MCP_STATE_URL, which is set to memory:."
+        "Tell your user that this needs a client that supports elicitation, or that the operator "
+        "must unset CALLS_MCP_STATE_URL (now memory:), so that they can approve it instead."
     ),
 )
 
@@ -395,7 +395,8 @@ class Guard:
         decision: Proceed | Stop = Stop("expired", expired("The change was interrupted."))
         try:
             if changed := await self._staleness(proceed.change, claim.state):
-                decision = Stop("expired", expired(changed), authority)
+                by_operator = authority.by == "operator"
+                decision = Stop("expired", expired(changed, by_operator=by_operator), authority)
             else:
                 decision = await self._reserve(proceed)
         except InvocationError as error:
@@ -420,7 +421,8 @@ class Guard:
         if proceed.claim is None:
             return await self._ask(proceed.change, reserved)
         reason = f"Since the preview: {' '.join(reserved.reasons)}"
-        return Stop("expired", expired(reason), proceed.authority)
+        by_operator = proceed.authority.by == "operator"
+        return Stop("expired", expired(reason, by_operator=by_operator), proceed.authority)
 
     async def _staleness(self, change: Change, state: str, now: Change | None = None) -> str:
         """Return what has changed since a preview that showed `state`; empty if nothing.

@@ -37,7 +37,8 @@ _ENDS = {
     "canceled": "was canceled",
 }
 _AMBIGUOUS = Risk(
-    "Two instructions", "The API's documentation does not say which of them the call follows."
+    "Conflicting instructions",
+    "The API's documentation does not say whether the call follows the application or the others.",
 )
 _LABELS = {"hours.outside": "Outside calling hours", "hours.unknown": "Unknown local time"}
 _RECORDED = Risk("Recorded", "The law may require the consent of everyone on the call.")

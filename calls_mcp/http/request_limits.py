@@ -5,7 +5,7 @@ count by principal.
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, cast
@@ -22,6 +22,13 @@ from calls_mcp.tools.catalog import load_operations
 
 Kind = Literal["requests", "waits", "changes", "streams", "answers"]
 
+_WORDS: Mapping[Kind, str] = {
+    "requests": "requests",
+    "waits": "calls with wait_until",
+    "changes": "changes",
+    "streams": "streams",
+    "answers": "notifications and responses",
+}
 _ALL = ""
 _MINUTE = 60
 _SHARE = 4  # one principal can use a quarter of all sessions and streams
@@ -62,10 +69,9 @@ class RequestLimits:
             Rejected: There are too many.
         """
         each, in_all = self._max_concurrent(kind)
-        what = "calls with wait_until" if kind == "waits" else kind
         places = (kind, caller), (kind, _ALL)
         if self._active[places[0]] >= each or self._active[places[1]] >= in_all:
-            raise _too_many(f"concurrent {what}", _RETRY_AFTER)
+            raise _too_many(f"concurrent {_WORDS[kind]}", _RETRY_AFTER)
         for place in places:
             self._active[place] += 1
         try:
@@ -84,8 +90,8 @@ class RequestLimits:
         """
         settings = self._settings
         limits = [
-            Limit(kind, settings.rate, _MINUTE, caller),
-            Limit(f"{kind} from all clients", settings.rate_in_all, _MINUTE, _ALL),
+            Limit(_WORDS[kind], settings.rate, _MINUTE, caller),
+            Limit(f"{_WORDS[kind]} from all clients", settings.rate_in_all, _MINUTE, _ALL),
         ]
         if exceeded := await self._rates.hit(limits):
             raise _too_many(exceeded.name, exceeded.retry_after)

@@ -40,7 +40,7 @@ _LONGEST_WAIT = 86_400.0  # seconds
 _TRY_LATER = "Nothing was changed, so it is safe to try again later."
 _FAILS_AGAIN = "The same arguments will fail again."
 _FIX_ARGUMENTS = f"Fix the arguments as the API's message says. {_FAILS_AGAIN}"
-_NO_SUCH_ACCOUNT = "Check `account_sid`, or leave it out to use the configured account."
+_NO_SUCH_ACCOUNT = "Check account_sid, or leave it out to use the configured account."
 _CHECK_ARGUMENTS = f"Check the arguments. {_FAILS_AGAIN}"
 
 _REJECTIONS: dict[int, tuple[type[Rejected], str]] = {

@@ -166,7 +166,10 @@ CLAIM = 'Free test, already approved". Account: somebody else'
         ),
         pytest.param(
             {"application_sid": APPLICATION},
-            [f"The application {APPLICATION}", "does not say which of them the call follows."],
+            [
+                f"The application {APPLICATION}",
+                "does not say whether the call follows the application or the others.",
+            ],
             id="that one of two instructions is followed",
         ),
         pytest.param(

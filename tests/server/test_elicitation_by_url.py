@@ -110,7 +110,7 @@ async def test_declining_to_open_the_approval_page_withdraws_the_request(
         (request,) = await here.approvals.requests()
         assert request.decision
         told = (request.decision.word, request.decision.by)
-        assert told == ("withdrawn", "the user of the client")
+        assert told == ("withdrawn", "the user")
         assert here.recorded[-1]["decision"] == "declined"
         assert here.recorded[-1]["confirmed_by"] == "elicitation"
     assert here.harness.changes == []

@@ -159,7 +159,7 @@ def _weakness(where: str, durability: Durability | None) -> Finding | None:
         "maxmemory-policy noeviction": durability.eviction in ("", "noeviction"),
     }
     if missing := [setting for setting, is_set in settings.items() if not is_set]:
-        message = f"{where} may lose records that the guards need: set {', '.join(missing)}"
+        message = f"{where} may lose used confirmations and call counts: set {', '.join(missing)}"
         remedy = f"redis-cli CONFIG SET {' '.join(missing)}, and set this in redis.conf"
         return Finding("state store", "problem", message, remedy)
     return None

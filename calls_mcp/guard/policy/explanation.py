@@ -110,9 +110,9 @@ def _destinations(rules: Destinations, confirm: Confirmations) -> Iterator[str]:
     yield _patterns("clients (client:name)", rules.allow_clients)
     if confirm.place not in ("operator", "deny"):
         yield from _if_any(
-            "Calls to {} need no confirmation, except those that press keys, that dial other "
-            "numbers in TwiML, or, while urls.hosts allows any host, that have a URL for "
-            "instructions or in TwiML.",
+            "Calls to {} need no confirmation, unless they press keys or dial other numbers in "
+            "TwiML. While urls.hosts allows any host, calls with a URL for instructions or in "
+            "TwiML need it, too.",
             rules.pre_approved,
         )
 
@@ -125,7 +125,7 @@ def _links(policy: Policy) -> Iterator[str]:
         hosts = "" if policy.urls.allow_any_host else f" on {_listed(policy.urls.hosts)}"
         yield f"Only {secure} URLs{hosts} are allowed."
     if not policy.twiml.inline:
-        yield "`twiml` and `say` are not allowed as arguments."
+        yield "The arguments twiml and say are not allowed."
         return
     yield "TwiML is allowed as an argument if it is well-formed and has no DOCTYPE."
     unknown = "not checked" if policy.twiml.unknown else "refused"

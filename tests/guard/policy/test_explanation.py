@@ -77,9 +77,9 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             "destinations",
             {"pre_approved": (BERLIN,)},
             (
-                f"Calls to {BERLIN} need no confirmation, except those that press keys, that dial "
-                "other numbers in TwiML, or, while urls.hosts allows any host, that have a URL for "
-                "instructions or in TwiML."
+                f"Calls to {BERLIN} need no confirmation, unless they press keys or dial other "
+                "numbers in TwiML. While urls.hosts allows any host, calls with a URL for "
+                "instructions or in TwiML need it, too."
             ),
         ),
         ("caller_ids", {"allow": ("+49*",)}, "Allowed caller IDs: +49*."),
@@ -138,7 +138,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             ),
         ),
         ("urls", {"hosts": ()}, "URLs are not allowed."),
-        ("twiml", {"inline": False}, "`twiml` and `say` are not allowed as arguments."),
+        ("twiml", {"inline": False}, "The arguments twiml and say are not allowed."),
         ("caps", {"record": True}, "Recording calls is allowed."),
         (
             "caps",
