@@ -111,9 +111,9 @@ class Runtime:
             ConfigurationError: They can't be used.
         """
         if named_proxy(self.access.base_url):
-            from calls_mcp.twilio.transport import connect  # noqa: PLC0415  # loads httpx
+            from calls_mcp.twilio.transport import Connections  # noqa: PLC0415  # loads httpx
 
-            connect(self.access)
+            Connections(self.access)
         elif urlsplit(self.access.base_url).scheme == "https":
             named_certificates()
 

@@ -38,7 +38,7 @@ from calls_mcp.twilio.responses import (
     read_call,
     require_usable,
 )
-from calls_mcp.twilio.transport import connect, explain
+from calls_mcp.twilio.transport import Connections, explain
 
 _ATTEMPTS = 4
 _CONCURRENCY = 16  # reads, and as many changes, so that stalled reads do not delay changes
@@ -100,7 +100,7 @@ class TwilioClient:
     def __init__(self, access: Access, clock: Callable[[], float] = time.monotonic) -> None:
         self._access = access
         self._secrets = access.secrets  # computed once, because each response needs them
-        self._transport = connect(access)
+        self._connections = Connections(access)
         self._circuit = CircuitBreaker(clock)
         telemetry.observe_circuit(self._circuit)
         self._slots = {kind: anyio.Semaphore(_CONCURRENCY) for kind in ("reads", "changes")}
@@ -125,7 +125,7 @@ class TwilioClient:
     async def aclose(self) -> None:
         """Close the connections."""
         telemetry.forget_circuit(self._circuit)
-        await self._transport.aclose()
+        await self._connections.aclose()
 
     def finish_by(self, deadline: float) -> None:
         """Give up all requests without a response at `deadline` (anyio's clock)."""
@@ -259,11 +259,12 @@ class TwilioClient:
     async def _receive(self, exchange: _Exchange) -> Response:
         try:
             with self.cancel_at(exchange.deadline):
-                response = await self._transport.handle_async_request(self._build(exchange))
-                try:
-                    body = await _read(exchange.request, response)
-                finally:
-                    await response.aclose()
+                async with self._connections.transport() as transport:
+                    response = await transport.handle_async_request(self._build(exchange))
+                    try:
+                        body = await _read(exchange.request, response)
+                    finally:
+                        await response.aclose()
                 return Response.parse(response.status_code, response.headers, body)
         except httpx.HTTPError as broken:
             failure = explain(broken, self._access.base_url)

@@ -1,10 +1,12 @@
 """Many requests at once: stalled ones don't block others, and every wait ends."""
 
+import asyncio
 import re
 
 import anyio
 import pytest
 
+from calls_mcp.twilio import transport
 from tests.harness import placing
 from tests.twilio.harness import (
     DELETE,
@@ -19,6 +21,7 @@ from tests.twilio.harness import (
     by_kind,
     scripted,
 )
+from tests.until import until
 from tests.upstream import Exchange, Tool, answer, call, drop, error_of, use
 
 pytestmark = pytest.mark.anyio
@@ -102,3 +105,29 @@ async def test_a_cancelled_request_frees_its_slot() -> None:
         async with anyio.create_task_group() as others:
             for _ in range(AT_ONCE):
                 others.start_soon(use, service.agent, FETCH)
+
+
+async def test_connections_are_reused_and_closed_once_they_are_not_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    readers = set[asyncio.StreamReader]()
+    together = HeldStep(FOUND, 3)
+
+    async def play(exchange: Exchange) -> None:
+        readers.add(exchange.reader)
+        await together(exchange)
+
+    async with scripted(play) as (upstream, service):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(use, service.agent, FETCH)
+            await together.all_waiting.wait()
+            together.released.set()
+        for _ in range(3):
+            await use(service.agent, FETCH)
+        assert (upstream.connections, len(readers)) == (3, 3)
+        assert not any(reader.at_eof() for reader in readers)
+        monkeypatch.setattr(transport, "_IDLE", -1)
+        await use(service.agent, FETCH)
+        await until(lambda: sum(reader.at_eof() for reader in readers) == 2)
+        assert upstream.connections == 3
