@@ -81,8 +81,7 @@ def connect_to(url: str) -> httpx.AsyncHTTPTransport:
 
 def _opener_to(url: str) -> Callable[[], httpx.AsyncHTTPTransport]:
     certificates = _certificates(url)
-    # The caller limits connections, because a request that is cancelled while it waits for httpx's
-    # pool can leak a slot.
+    # Nothing waits for httpx's pool, because a request that is cancelled there can leak a slot.
     limits = httpx.Limits(
         max_connections=None, max_keepalive_connections=None, keepalive_expiry=_IDLE
     )
