@@ -41,7 +41,8 @@ class Connections:
 
     def __init__(self, access: Access) -> None:
         self._open = _opener(access)
-        self._idle: deque[tuple[float, httpx.AsyncBaseTransport]] = deque()
+        first = self._open()  # which loads what the first request needs
+        self._idle: deque[tuple[float, httpx.AsyncBaseTransport]] = deque([(0.0, first)])
         """The idle transports, and since when (anyio's clock), most recently used last."""
 
     @asynccontextmanager

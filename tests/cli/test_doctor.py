@@ -447,7 +447,7 @@ def test_a_redis_that_may_lose_records_is_a_problem(own_redis: RedisServer) -> N
     own_redis.set(**{"maxmemory-policy": "allkeys-lru"})
     status, out = printed(CALLS_MCP_STATE_URL=own_redis.url, **elsewhere)
     assert status == 1
-    assert "that the guards need: set appendonly yes, maxmemory-policy noeviction" in out
+    assert "call counts: set appendonly yes, maxmemory-policy noeviction" in out
     assert "→ redis-cli CONFIG SET appendonly yes maxmemory-policy noeviction, and set" in out
     own_redis.set(**{"maxmemory-policy": "noeviction"})
     _, found = examined(CALLS_MCP_STATE_URL=own_redis.url, **elsewhere)
