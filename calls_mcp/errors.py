@@ -60,6 +60,17 @@ class ConfigurationError(CallsError):
     """The server can't start with this configuration. The message says what to change."""
 
 
+class MissingCredentials(ConfigurationError):
+    """The server can't reach the API; `missing` names the environment variables to set."""
+
+    def __init__(self, variables: Iterable[str]) -> None:
+        self.missing = " and ".join(variables)
+        super().__init__(
+            f"Missing credentials: set {self.missing}, or try the sandbox, which needs none: "
+            "add --sandbox to the command"
+        )
+
+
 class FileError(ConfigurationError):
     """A file of the operator is wrong; `problems` has every fault, with file and line."""
 

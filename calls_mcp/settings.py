@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from calls_mcp.errors import ConfigurationError
+from calls_mcp.errors import ConfigurationError, MissingCredentials
 from calls_mcp.observability.redaction import base64_forms, secret_forms
 from calls_mcp.tools.catalog import Confirm
 from calls_mcp.tools.toml_files import reason
@@ -257,7 +257,7 @@ class Twilio(_Group, alias_generator=_named("TWILIO_")):
         """Return the address of the API and the credentials.
 
         Raises:
-            ConfigurationError: Credentials are missing.
+            MissingCredentials: The settings have none.
         """
         username, password = self._credentials()
         return Access(
@@ -274,18 +274,15 @@ class Twilio(_Group, alias_generator=_named("TWILIO_")):
         complete = [(name, secret.get_secret_value()) for name, secret in pairs if name and secret]
         if self.account_sid and complete:
             return complete[0]
-        raise ConfigurationError(self._missing())
+        raise MissingCredentials(self._missing())
 
-    def _missing(self) -> str:
+    def _missing(self) -> list[str]:
         missing = [] if self.account_sid else ["TWILIO_ACCOUNT_SID"]
         if bool(self.api_key) != bool(self.api_secret):
             missing.append("TWILIO_API_SECRET" if self.api_key else "TWILIO_API_KEY")
         elif not (self.api_key or self.auth_token):
             missing.append("TWILIO_AUTH_TOKEN (or TWILIO_API_KEY and TWILIO_API_SECRET)")
-        return (
-            f"Missing credentials: set {' and '.join(missing)}, or try the sandbox, which "
-            "needs none: add --sandbox to the command"
-        )
+        return missing
 
     def _twilio_url(self) -> str:
         region = self.region or ("us1" if self.edge else None)

@@ -21,7 +21,7 @@ from calls_mcp.cli.doctor_checks.variables import (
 )
 from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import Color, painted, say, show_json
-from calls_mcp.errors import ConfigurationError
+from calls_mcp.errors import MissingCredentials
 from calls_mcp.observability.logs import silenced
 from calls_mcp.service.sandbox import open_access
 from calls_mcp.settings import Settings
@@ -103,12 +103,11 @@ async def _check(settings: Settings, sandbox: bool) -> list[Finding]:  # noqa: F
             is_reached = all(f.level == "ok" for f in found if f.check == "api")
             findings += found
             findings += await check_http(settings, access if is_reached and not sandbox else None)
-    except ConfigurationError as wrong:
-        message = str(wrong).partition(", or ")[0].replace("Missing credentials: set", "missing:")
+    except MissingCredentials as error:
         remedy = (
             "set these variables, or try the sandbox, which needs none: calls-mcp doctor --sandbox"
         )
-        findings.append(Finding("credentials", "fatal", message, remedy))
+        findings.append(Finding("credentials", "fatal", f"missing: {error.missing}", remedy))
         findings += await check_http(settings, None)
     return findings
 

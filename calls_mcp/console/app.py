@@ -29,7 +29,7 @@ from calls_mcp.console.policy_page import PolicyPage
 from calls_mcp.console.server_sent_events import EventStream
 from calls_mcp.console.sign_in_page import START, SignInPage
 from calls_mcp.console.templating import page
-from calls_mcp.errors import CallsError, ConfigurationError
+from calls_mcp.errors import CallsError, ConfigurationError, MissingCredentials
 from calls_mcp.guard.operator_decisions import UNSHARED, open_approvals
 from calls_mcp.http.authentication import open_verifier
 from calls_mcp.http.uvicorn_server import build_uvicorn, max_connections, open_socket, run_uvicorn
@@ -144,8 +144,8 @@ async def _open_state(
         elif runtime is None:
             try:
                 access = settings.twilio.access()
-            except ConfigurationError as missing:
-                unavailable["runtime"] = str(missing).partition(", or try")[0]
+            except MissingCredentials as error:
+                unavailable["runtime"] = f"Missing credentials: set {error.missing}."
             else:
                 runtime = await stack.enter_async_context(Runtime(settings, access, clock=clock))
         audit_database = audit_path(settings, sandbox=runtime.sandbox if runtime else sandbox)

@@ -395,8 +395,7 @@ class Guard:
         decision: Proceed | Stop = Stop("expired", expired("The change was interrupted."))
         try:
             if changed := await self._staleness(proceed.change, claim.state):
-                by_operator = authority.by == "operator"
-                decision = Stop("expired", expired(changed, by_operator=by_operator), authority)
+                decision = _expired(changed, authority)
             else:
                 decision = await self._reserve(proceed)
         except InvocationError as error:
@@ -421,8 +420,7 @@ class Guard:
         if proceed.claim is None:
             return await self._ask(proceed.change, reserved)
         reason = f"Since the preview: {' '.join(reserved.reasons)}"
-        by_operator = proceed.authority.by == "operator"
-        return Stop("expired", expired(reason, by_operator=by_operator), proceed.authority)
+        return _expired(reason, proceed.authority)
 
     async def _staleness(self, change: Change, state: str, now: Change | None = None) -> str:
         """Return what has changed since a preview that showed `state`; empty if nothing.
@@ -462,6 +460,11 @@ class Guard:
             return None
         request, is_urgent = change.request.as_fetch(), change.request.is_urgent
         return await self.twilio.read_call(request, change.until, is_urgent=is_urgent)
+
+
+def _expired(reason: str, authority: Authority) -> Stop:
+    by_operator = authority.by == "operator"
+    return Stop("expired", expired(reason, by_operator=by_operator), authority)
 
 
 def _difference(state: str, now: CallSummary) -> str:

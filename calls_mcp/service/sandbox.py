@@ -21,7 +21,7 @@ async def open_runtime(settings: Settings, *, sandbox: bool) -> AsyncGenerator[R
     """Open a runtime on the configured API or, in the sandbox, on an emulator.
 
     Raises:
-        ConfigurationError: Credentials are missing, or the runtime can't be opened.
+        MissingCredentials: The settings have none. or the runtime can't be opened.
     """
     async with (
         open_access(settings, sandbox=sandbox) as access,
@@ -35,7 +35,7 @@ async def open_access(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Ac
     """Yield access to the configured API or, in the sandbox, to an emulator with some past calls.
 
     Raises:
-        ConfigurationError: Credentials are missing.
+        MissingCredentials: The settings have none.
     """
     if not sandbox:
         yield settings.twilio.access()
