@@ -488,7 +488,8 @@ class Http(_Group, alias_generator=_named("CALLS_MCP_HTTP_")):
         "",
         alias="CALLS_MCP_ALLOWED_HOSTS",
         description="Host names of this server, separated by spaces. Requests with other names in "
-        "`Host` or `Origin` are refused. A server on a loopback address accepts its own names.",
+        "`Host` or `Origin` are refused. A server on a loopback address always accepts loopback "
+        "names.",
     )
     browser_origins: Annotated[str, AfterValidator(_origins)] = Field(
         "",
@@ -545,8 +546,8 @@ class Http(_Group, alias_generator=_named("CALLS_MCP_HTTP_")):
     grace: float = Field(
         25,
         gt=0,
-        description="Seconds that the HTTP server takes to shut down after SIGTERM. Requests that "
-        "are not done after four fifths of this time are canceled.",
+        description="Seconds that the HTTP server may take to shut down after SIGTERM. Requests "
+        "that are not done after four fifths of this time are canceled.",
     )
 
 

@@ -135,6 +135,10 @@ class Upstream:
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     @property
+    def open_connections(self) -> int:
+        return len(self._tasks)
+
+    @property
     def methods(self) -> list[str]:
         return [request.method for request in self.requests]
 

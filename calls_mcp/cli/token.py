@@ -151,7 +151,9 @@ def _revoke(options: Namespace) -> int:
     revoked = [token for token in before.tokens if _is_meant(token, which)]
     if not revoked:
         same = f" --file {options.file}" if options.file else ""
-        raise ConfigurationError(f"{file} has no token of {which}; see: calls-mcp token list{same}")
+        raise ConfigurationError(
+            f"{file} has no token for {which}; see: calls-mcp token list{same}"
+        )
     left = "".join(_without(section, revoked) for section in _SECTION.split(text))
     kept = tuple(token for token in before.tokens if token not in revoked)
     if not _has_entries(file, left, before.model_copy(update={"tokens": kept})):

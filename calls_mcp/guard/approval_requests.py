@@ -91,8 +91,9 @@ class ApprovalRequests:
 
     async def _is_added(self, request: ApprovalRequest, state: str) -> bool:
         """Return whether the request was added. If not, or if cancelled, delete its key."""
-        binding, expires_at = request.binding, request.expires_at + self.ttl
-        pending = PendingConfirmation(binding, state, expires_at, for_operator=True)
+        pending = PendingConfirmation(
+            request.binding, state, request.usable_until, for_operator=True
+        )
         is_added = False
         try:
             await self.storage.add_confirmation(request.identifier, pending)
@@ -100,7 +101,7 @@ class ApprovalRequests:
         finally:
             if not is_added:
                 with anyio.CancelScope(shield=True), suppress(StoreUnavailable):
-                    await self.storage.delete_if_equal(_key(binding), request.identifier)
+                    await self.storage.delete_if_equal(_key(request.binding), request.identifier)
         return is_added
 
     async def latest(self, request: ApprovalRequest) -> ApprovalRequest:

@@ -392,7 +392,7 @@ class Guard:
     async def _use(self, proceed: Proceed, claim: Claim) -> Proceed | Stop:
         """Proceed with a claim, or settle it if something has changed since the preview."""
         authority = proceed.authority
-        decision: Proceed | Stop = Stop("expired", expired("The change was interrupted."))
+        decision: Proceed | Stop = _expired("The change was interrupted.", authority)
         try:
             if changed := await self._staleness(proceed.change, claim.state):
                 decision = _expired(changed, authority)

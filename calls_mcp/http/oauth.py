@@ -113,7 +113,7 @@ def open_jwt_verifier(settings: Settings, clock: Callable[[], float]) -> JwtVeri
     principals = None if file is None else PrincipalsFile(file)
     if principals is not None and principals.now().tokens:
         raise ConfigurationError(
-            f"{file}: [[tokens]] needs CALLS_MCP_AUTH=tokens, and it is oauth. Remove the tokens, "
+            f"{file}: [[tokens]] needs CALLS_MCP_AUTH=tokens, not oauth. Remove the tokens, "
             "or change CALLS_MCP_AUTH."
         )
     return JwtVerifier(auth, KeySet(auth.oauth_issuer or "", clock), principals)

@@ -28,7 +28,6 @@ from calls_mcp.storage.opening import open_storage
 from calls_mcp.twilio.client import ClientPool
 
 _LEAST_WAIT = 2  # seconds
-_HOUR = 3600.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +125,6 @@ async def open_changes(
     busy = max(_LEAST_WAIT, access.deadline / 4)  # seconds to wait for locks of other processes
     # Waiting for the outcome of another process must outlast that process's deadline.
     options = StorageOptions(
-        retention=max(_HOUR, settings.guard.operator_ttl),  # while an approval can be used
         outcome_timeout=access.deadline + OUTCOME_GRACE,
         timeout=min(5, busy),
         clock=clock,

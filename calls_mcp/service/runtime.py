@@ -111,9 +111,9 @@ class Runtime:
             ConfigurationError: They can't be used.
         """
         if named_proxy(self.access.base_url):
-            from calls_mcp.twilio.transport import Connections  # noqa: PLC0415  # loads httpx
+            from calls_mcp.twilio.transport import connect_to  # noqa: PLC0415  # loads httpx
 
-            Connections(self.access)
+            connect_to(self.access.base_url)
         elif urlsplit(self.access.base_url).scheme == "https":
             named_certificates()
 

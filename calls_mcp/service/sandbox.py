@@ -21,7 +21,7 @@ async def open_runtime(settings: Settings, *, sandbox: bool) -> AsyncGenerator[R
     """Open a runtime on the configured API or, in the sandbox, on an emulator.
 
     Raises:
-        MissingCredentials: The settings have none. or the runtime can't be opened.
+        ConfigurationError: Credentials are missing, or the runtime can't be opened.
     """
     async with (
         open_access(settings, sandbox=sandbox) as access,

@@ -140,6 +140,11 @@ class ApprovalRequest:
         """The owner under whom pending requests are counted: a principal with an account."""
         return f"{self.binding.principal}\n{self.account_sid}"
 
+    @property
+    def usable_until(self) -> float:
+        """When an approval can no longer be used: twice the time to decide after the request."""
+        return 2 * self.expires_at - self.asked_at
+
     def has_expired(self, now: float) -> bool:
         """Return whether the request has expired without a decision."""
         return self.decision is None and now >= self.expires_at

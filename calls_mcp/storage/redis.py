@@ -176,7 +176,8 @@ class RedisStorage(Storage):
 
     async def add_request(self, request: ApprovalRequest, most: int) -> bool:
         now = await self.now()
-        ttl = _milliseconds(request.expires_at - now + self._options.retention)
+        keep_until = max(request.usable_until, request.expires_at + self._options.retention)
+        ttl = _milliseconds(keep_until - now)
         mine = _request(request.identifier), _key("pending", _digest(request.owner))
         times = [now, request.asked_at, request.expires_at, ttl]
         arguments = [request.identifier, as_json(request), *times, most]

@@ -196,10 +196,12 @@ class SqliteStorage(Storage):
     async def add_request(self, request: ApprovalRequest, most: int) -> bool:
         now, owner = self._options.clock(), request.owner
         row = (request.identifier, owner, as_json(request), request.asked_at, request.expires_at)
-        old = "DELETE FROM approval_requests WHERE expires_at <= ?"
+        old = (  # expires_at is in an index; see ApprovalRequest.usable_until
+            "DELETE FROM approval_requests WHERE expires_at <= ? AND 2 * expires_at - asked_at <= ?"
+        )
 
         def add(db: sqlite3.Connection) -> bool:
-            db.execute(old, (now - self._options.retention,))
+            db.execute(old, (now - self._options.retention, now))
             if _number(db, _COUNT_PENDING, owner, now) >= most:
                 return False
             db.execute(_ADD_REQUEST, row)

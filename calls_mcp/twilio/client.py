@@ -228,8 +228,7 @@ class TwilioClient:
     async def _slot(self, exchange: _Exchange) -> AsyncGenerator[None]:
         """Hold one of the slots for requests of this kind.
 
-        The limit is here because a request that is cancelled while it waits for httpx's pool can
-        leak a slot.
+        The slots limit the number of connections.
         """
         if exchange.is_urgent:
             yield
@@ -318,8 +317,9 @@ class ClientPool:
 
     async def close_all_except(self, used: Collection[Access]) -> None:
         """Close the clients of all other accesses."""
-        for access in [access for access in self._clients if access not in used]:
-            await self._clients.pop(access).aclose()
+        unused = [self._clients.pop(access) for access in self._clients.keys() - {*used}]
+        for client in unused:
+            await client.aclose()
 
 
 async def _read(request: Request, response: httpx.Response) -> bytes:

@@ -44,24 +44,33 @@ class Connections:
         first = self._open()  # which loads what the first request needs
         self._idle: deque[tuple[float, httpx.AsyncBaseTransport]] = deque([(0.0, first)])
         """The idle transports, and since when (anyio's clock), most recently used last."""
+        self._is_closed = False
 
     @asynccontextmanager
     async def transport(self) -> AsyncGenerator[httpx.AsyncBaseTransport]:
         """Yield the transport that was used last among the idle ones, or else a new one."""
         await self._close_unused()
         transport = self._idle.pop()[1] if self._idle else self._open()
+        is_reusable = False
         try:
             yield transport
+            is_reusable = not self._is_closed
         finally:
-            self._idle.append((anyio.current_time(), transport))
+            if is_reusable:
+                self._idle.append((anyio.current_time(), transport))
+            else:  # after a failure, httpcore can keep a connection that it never uses again
+                with anyio.CancelScope(shield=True):
+                    await transport.aclose()
 
     async def aclose(self) -> None:
-        """Close the idle transports."""
+        """Close the idle transports now, and each other one after its request."""
+        self._is_closed = True
         while self._idle:
             await self._idle.popleft()[1].aclose()
 
     async def _close_unused(self) -> None:
-        while len(self._idle) > 1 and self._idle[0][0] < anyio.current_time() - _IDLE:
+        """Close one unused transport, because closing all would delay the request."""
+        if len(self._idle) > 1 and self._idle[0][0] < anyio.current_time() - _IDLE:
             await self._idle.popleft()[1].aclose()
 
 
@@ -137,7 +146,7 @@ def _failure(cause: BaseException) -> ConnectionFailure | None:
         (socket.gaierror, ConnectionFailure("name", "host name not found")),
         (ConnectionRefusedError, ConnectionFailure("refused", "connection refused")),
         (httpx.TimeoutException | TimeoutError, ConnectionFailure("other", "timed out")),
-        (broken, ConnectionFailure("other", "the server closed it or did not respond with HTTP")),
+        (broken, ConnectionFailure("other", "the server disconnected, or does not speak HTTP")),
     )
     return next((failure for kinds, failure in known if isinstance(cause, kinds)), None)
 

@@ -300,7 +300,7 @@ def test_a_remedy_names_the_env_file_that_is_used(
         (answer(429, {"code": 20429}), "credentials", "not checked, because the API is busy"),
         (redirect("https://example.com/"), "api", "redirects elsewhere (status 302)"),
         (answer(503), "api", "answered 503"),
-        (drop, "api", "the server closed it"),
+        (drop, "api", "the server disconnected"),
     ],
 )
 def test_each_failure_of_the_api_is_one_finding(step: Step, check: str, expected: str) -> None:

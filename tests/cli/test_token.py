@@ -227,7 +227,7 @@ def test_revoking_replaces_the_file_in_one_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "has no token of alice"),
+        ("", "has no token for alice"),
         ("tokens = [{principal = 'alice', sha256 = '" + "ab" * 32 + "', "
          "scopes = ['calls:read'], expires = 2999-01-31T00:00:00Z}]\n", "by hand"),
     ],

@@ -190,6 +190,20 @@ async def test_a_long_lived_request_stays_pending_when_later_ones_are_deleted(
     assert names(await storage.pending_requests(9)) == ["long"]
 
 
+async def test_a_request_is_kept_while_its_approval_can_be_used(
+    storage: Storage, clock: ManualClock, options: StorageOptions
+) -> None:
+    long = 10 * options.retention
+    await storage.add_request(replace(request("long", clock), expires_at=clock() + long), MOST)
+    await storage.decide_request("long", approved("bob", clock))
+    clock.advance(2 * long - 1)
+    await storage.add_request(request("short", clock), MOST)
+    assert await storage.find_request("long")
+    clock.advance(1)
+    await storage.add_request(request("another", clock), MOST)
+    assert not await storage.find_request("long")
+
+
 async def test_the_version_changes_when_the_pending_requests_change(
     storage: Storage, clock: ManualClock
 ) -> None:

@@ -1,13 +1,18 @@
 """Many requests at once: stalled ones don't block others, and every wait ends."""
 
-import asyncio
 import re
+import time
+from dataclasses import replace
 
 import anyio
+import httpx
 import pytest
 
 from calls_mcp.twilio import transport
-from tests.harness import placing
+from calls_mcp.twilio.client import ClientPool
+from calls_mcp.twilio.requests import Request
+from calls_mcp.twilio.transport import Connections
+from tests.harness import ACCOUNT, placing
 from tests.twilio.harness import (
     DELETE,
     FETCH,
@@ -22,7 +27,7 @@ from tests.twilio.harness import (
     scripted,
 )
 from tests.until import until
-from tests.upstream import Exchange, Tool, answer, call, drop, error_of, use
+from tests.upstream import Exchange, Tool, Upstream, access, answer, call, drop, error_of, use
 
 pytestmark = pytest.mark.anyio
 
@@ -110,14 +115,8 @@ async def test_a_cancelled_request_frees_its_slot() -> None:
 async def test_connections_are_reused_and_closed_once_they_are_not_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    readers = set[asyncio.StreamReader]()
     together = HeldStep(FOUND, 3)
-
-    async def play(exchange: Exchange) -> None:
-        readers.add(exchange.reader)
-        await together(exchange)
-
-    async with scripted(play) as (upstream, service):
+    async with scripted(together) as (upstream, service):
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(use, service.agent, FETCH)
@@ -125,9 +124,50 @@ async def test_connections_are_reused_and_closed_once_they_are_not_needed(
             together.released.set()
         for _ in range(3):
             await use(service.agent, FETCH)
-        assert (upstream.connections, len(readers)) == (3, 3)
-        assert not any(reader.at_eof() for reader in readers)
+        assert (upstream.connections, upstream.open_connections) == (3, 3)
         monkeypatch.setattr(transport, "_IDLE", -1)
-        await use(service.agent, FETCH)
-        await until(lambda: sum(reader.at_eof() for reader in readers) == 2)
+        for _ in range(2):
+            await use(service.agent, FETCH)
+        await until(lambda: upstream.open_connections == 1)
         assert upstream.connections == 3
+
+
+def get(upstream: Upstream, cancelled: anyio.CancelScope | None = None) -> httpx.Request:
+    """Return a request that is cancelled once it is connected, if `cancelled` is given."""
+
+    async def trace(event: str, _: object) -> None:
+        if cancelled and event == "connection.connect_tcp.complete":
+            cancelled.cancel()
+
+    return httpx.Request("GET", upstream.base_url, extensions={"trace": trace})
+
+
+async def test_a_request_that_is_cancelled_once_it_is_connected_leaves_no_connection() -> None:
+    async with Upstream(FOUND) as upstream:
+        connections = Connections(access(upstream.base_url))
+        for number in range(1, 4):
+            with anyio.CancelScope() as cancelled:
+                async with connections.transport() as one:
+                    await one.handle_async_request(get(upstream, cancelled))
+            await until(lambda: upstream.connections == number)  # noqa: B023  # it is awaited
+        await until(lambda: upstream.open_connections == 0)
+
+
+async def test_a_connection_that_is_in_use_is_closed_after_its_request() -> None:
+    async with Upstream(FOUND) as upstream:
+        connections = Connections(access(upstream.base_url))
+        async with connections.transport() as one:
+            await connections.aclose()
+            response = await one.handle_async_request(get(upstream))
+            await response.aread()
+        await until(lambda: upstream.open_connections == 0)
+
+
+async def test_clients_can_be_closed_twice_at_once() -> None:
+    async with Upstream(FOUND) as upstream, anyio.create_task_group() as tasks:
+        pool = ClientPool(time.monotonic)
+        for number in range(3):
+            client = pool.client(replace(access(upstream.base_url), username=f"SK{number}"))
+            await client.send(Request("read", "GET", "/x", ACCOUNT))
+        for _ in range(2):
+            tasks.start_soon(pool.aclose)

@@ -172,10 +172,8 @@ def _problem(problem: str) -> Finding:
     name = _variable(problem)
     if name.upper() in REMOVED:
         return Finding(_CHECK, "fatal", problem, f"unset {name}")
-    if "the option" in problem:
-        return Finding(_CHECK, "fatal", problem, f"use the option instead, and: unset {name}")
     if "unknown setting" in problem:
-        return Finding(_CHECK, "fatal", problem, f"rename it, or: unset {name}")
+        return Finding(_CHECK, "fatal", problem, f"correct the name, or: unset {name}")
     is_set = any(value and each.upper() == name.upper() for each, value in os.environ.items())
     remedy = f"export {name}=…{f', or unset {name}' if is_set else ''}"
     return Finding(_CHECK, "fatal", problem, remedy)
