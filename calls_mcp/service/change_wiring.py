@@ -12,11 +12,10 @@ from calls_mcp.errors import AuditUnavailable, StoreUnavailable
 from calls_mcp.guard.approval_requests import ApprovalRequests
 from calls_mcp.guard.confirmations import Confirmations
 from calls_mcp.guard.decisions import Guard
-from calls_mcp.guard.execution import Executor
+from calls_mcp.guard.execution import Executor, Sender
 from calls_mcp.guard.limits import CallLimits
 from calls_mcp.guard.operator_decisions import Approvals
 from calls_mcp.guard.policy.rules import Policy
-from calls_mcp.guard.send_once import Sender
 from calls_mcp.guard.signing import Signer
 from calls_mcp.service.approvals_webhook import ApprovalsWebhook
 from calls_mcp.service.approved_changes import ApprovedChanges, OpenInvoker
