@@ -20,7 +20,7 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.http.issuer import IssuerUnavailable, KeySet
+from calls_mcp.http.oauth import IssuerUnavailable, KeySet
 from tests.harness import ERAS, Era, open_harness, placing
 from tests.http.issuer import (
     AUDIENCE,

@@ -9,7 +9,7 @@ from pathlib import Path
 from calls_mcp.cli.doctor_checks import Finding
 from calls_mcp.cli.doctor_checks.twilio_api import check_api
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.http.issuer import IssuerUnavailable, KeySet
+from calls_mcp.http.oauth import IssuerUnavailable, KeySet
 from calls_mcp.http.principals import Principals, load_principals
 from calls_mcp.settings import Access, Settings
 from calls_mcp.tools.humanize import counted
