@@ -12,8 +12,7 @@ from calls_mcp.guard.policy.accounts import judge_account
 from calls_mcp.guard.policy.rules import Policy
 from calls_mcp.guard.tool_calls import count_tool_call
 from calls_mcp.observability import telemetry
-from calls_mcp.service.cursors import Cursors
-from calls_mcp.service.listing import collect
+from calls_mcp.service.listing import Cursors, collect
 from calls_mcp.service.waiting import Wait, Waiting
 from calls_mcp.storage.rate_limits import RateLimiter
 from calls_mcp.tools.catalog import Json, Operation

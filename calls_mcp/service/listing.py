@@ -1,18 +1,23 @@
-"""Read the pages of a list, up to a number of calls and a size."""
+"""Read the pages of a list, up to a number of calls and a size, and continue with a cursor."""
 
 import re
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import cast
 from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 
+from calls_mcp.errors import Fault, InvalidArguments
+from calls_mcp.guard.signing import Signer
+from calls_mcp.observability.redaction import quoted
 from calls_mcp.tools.call_summary import NotACall, summarize
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.humanize import counted
 from calls_mcp.tools.outcome import CallSummary, ReportProgress
+from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Pair, Request
 from calls_mcp.twilio.responses import Response, no_usable_response
@@ -29,6 +34,9 @@ _MAX_SEARCHED = 20  # pages
 _MAX_STALE = 20  # pages in succession without a new call
 _PLACE = ("PageSize", "Page", "PageToken")
 _PLACE_VALUE = re.compile(r"[!-~]{1,128}")  # what fits in a cursor
+# These may change between the pages of a list.
+_FREE = frozenset({"limit", "page_size"})
+_Packed = tuple[str, dict[str, Json], list[tuple[str, str]], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,3 +259,89 @@ def _next(uri: Json) -> Position | None:
     if not all(_PLACE_VALUE.fullmatch(value) for _, value in page):
         return None
     return Position(page) if {*_PLACE[1:]} & {*told} else None
+
+
+@dataclass(frozen=True, slots=True)
+class Cursors:
+    """Issues and reads cursors. They are signed, so clients can't make their own.
+
+    A cursor has the filters of its list, because models tend to drop arguments between pages.
+    `account_sid` is the default account.
+    """
+
+    signer: Signer
+    account_sid: str
+
+    def issue(self, arguments: Arguments, position: Position, principal: str) -> str:
+        """Return a cursor that continues the list of `arguments` at `position`."""
+        values = {k: v for k, v in arguments.values.items() if k != "page_size"}
+        page: list[Json] = [[*pair] for pair in position.page]
+        return self.signer.pack([self.account_sid, values, page, position.after], principal)
+
+    def resume(
+        self, arguments: Arguments, principal: str, tokens: int
+    ) -> tuple[Arguments, Bounds, Position]:
+        """Return what to list: `arguments` with the filters of their cursor, if they have one.
+
+        A result has at most `tokens`.
+
+        Raises:
+            InvalidArguments: The cursor was not issued to this principal, or the arguments have
+                other filters.
+        """
+        cursor = arguments.own.get("cursor")
+        if cursor is None:
+            bounds = _bounds(arguments, tokens)
+            return arguments, bounds, Position(_page_size(arguments, bounds))
+        packed = self._unpacked(cursor, principal)
+        if packed is None:
+            raise InvalidArguments([_not_ours(cursor)])
+        _, values, page, after = packed[:4]
+        own_account: dict[str, Json] = {"account_sid": self.account_sid}
+        if differences := [*_differences(arguments, own_account | values)]:
+            raise InvalidArguments(differences)
+        merged = replace(arguments, values={**values, **arguments.values})
+        bounds = _bounds(merged, tokens)
+        pairs = tuple((name, value) for name, value in page)
+        if not after:  # a new size in the middle of a page would shift the pages
+            rest = (pair for pair in pairs if pair[0] != "PageSize")
+            pairs = (*_page_size(merged, bounds), *rest)
+        return merged, bounds, Position(pairs, after)
+
+    def faults(self, cursor: Json, principal: str) -> Iterator[Fault]:
+        """Yield the fault of a cursor that was not issued to this principal."""
+        if cursor and isinstance(cursor, str) and self._unpacked(cursor, principal) is None:
+            yield _not_ours(cursor)
+
+    def _unpacked(self, cursor: str, principal: str) -> _Packed | None:
+        packed = cast("_Packed | None", self.signer.unpack(cursor, principal))
+        return packed if packed and packed[0] == self.account_sid else None
+
+
+def _bounds(arguments: Arguments, tokens: int) -> Bounds:
+    default = arguments.operation.parameters["limit"].default
+    return Bounds(cast("int", arguments.values.get("limit", default)), tokens)
+
+
+def _page_size(arguments: Arguments, bounds: Bounds) -> tuple[Pair, ...]:
+    """Return the PageSize of the first request: no more calls than fit in the result."""
+    asked = cast("int", arguments.values.get("page_size", bounds.page_size))
+    return (("PageSize", str(min(asked, bounds.page_size))),)
+
+
+def _not_ours(cursor: str) -> Fault:
+    return Fault(
+        path="/cursor",
+        expected="next_cursor exactly as this server returned it",
+        received=quoted(cursor, 24),
+    )
+
+
+def _differences(arguments: Arguments, values: Mapping[str, Json]) -> Iterator[Fault]:
+    for name, value in arguments.values.items():
+        if name not in _FREE and values.get(name) != value:
+            yield Fault(
+                path=f"/{name}",
+                expected="no filter, because the cursor includes the filters",
+                received=quoted(str(value), 80),
+            )

@@ -9,8 +9,8 @@ import anyio
 
 from calls_mcp.guard.policy.rules import Policy, load_policy
 from calls_mcp.guard.signing import Signer
-from calls_mcp.service.cursors import Cursors
 from calls_mcp.service.invocation import Invoker
+from calls_mcp.service.listing import Cursors
 from calls_mcp.settings import Access, Settings
 from calls_mcp.storage.rate_limits import RateLimiter
 from calls_mcp.twilio.client import ClientPool

@@ -16,8 +16,7 @@ from calls_mcp.emulator import past_calls
 from calls_mcp.errors import InvalidArguments
 from calls_mcp.guard.signing import Signer
 from calls_mcp.server.handlers import build_server
-from calls_mcp.service.cursors import Cursors
-from calls_mcp.service.listing import Bounds, Position
+from calls_mcp.service.listing import Bounds, Cursors, Position
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings
 from calls_mcp.tools.catalog import load_operations
