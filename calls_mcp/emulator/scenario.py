@@ -1,8 +1,8 @@
-"""The behavior of destinations, which depends on the called number."""
+"""The behavior of destinations: the script of each called number, and how it is followed."""
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,21 +23,25 @@ from calls_mcp.emulator.api_errors import StartError, describe, invalid
 
 NEVER = float("inf")
 DEFAULT_TALK = 20  # seconds, if nothing else ends a call
+PLAY_SECONDS = 5  # of a file, which is not fetched
 VALID_FROM = "+15005550006"
 INVALID_FROM = "+15005550001"
 _OTHERWISE = "otherwise"
 _STRICT = ConfigDict(extra="forbid")
 _APPLICATION = re.compile("AP[0-9a-fA-F]{32}")
-_KEYS = re.compile("[0-9A-D*#wW]{1,64}")
+_KEY_SEQUENCE = re.compile("[0-9A-D*#wW]{1,64}")
+_KEYS = frozenset("0123456789*#ABCD")
+_KEY_PAUSES = {"w": 0.5, "W": 1.0}  # seconds; other keys take no time
+_SPEECH_RATE = 15  # characters a second
 
 
-def _keys(text: str) -> str:
-    if not _KEYS.fullmatch(text):
+def _checked_keys(text: str) -> str:
+    if not _KEY_SEQUENCE.fullmatch(text):
         raise ValueError("must be 1 to 64 of the characters 0-9 A-D # * w W")
     return text
 
 
-Keys = Annotated[str, AfterValidator(_keys)]
+Keys = Annotated[str, AfterValidator(_checked_keys)]
 
 EndStatus = Literal["completed", "busy", "no-answer", "failed"]
 AnsweredBy = Literal[
@@ -213,3 +217,53 @@ def load_scenario(path: str) -> Scenario:
         raise StartError(f"--scenario {path}: {error}") from error
     otherwise = scripts.pop(_OTHERWISE, ORDINARY)
     return Scenario(scripts, otherwise)
+
+
+def speech_seconds(text: str) -> float:
+    """Return how long it takes to say a text."""
+    return max(1.0, round(len(text) / _SPEECH_RATE, 1))
+
+
+def key_times(keys: str) -> Iterator[tuple[str, float]]:
+    """Yield each key of a sequence with its time, in seconds; `w` and `W` are pauses.
+
+    Other characters are left out.
+    """
+    seconds = 0.0
+    for key in keys:
+        if key in _KEY_PAUSES:
+            seconds += _KEY_PAUSES[key]
+        elif key in _KEYS:
+            yield key, seconds
+
+
+def keys_seconds(keys: str) -> float:
+    """Return how long a sequence of keys takes."""
+    return sum(_KEY_PAUSES.get(key, 0) for key in keys)
+
+
+class Callee:
+    """The other party of a call.
+
+    Attributes:
+        script: What it does.
+        timed: The reactions that have a time.
+    """
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.timed = [each for each in script.reactions if each.at is not None]
+        self._left = [each for each in script.reactions if each.hears is not None]
+
+    def hear(self, text: str) -> Reaction | None:
+        """Return the first unused reaction to a prompt, None if there is none."""
+        heard = _plain(text)
+        for reaction in self._left:
+            if _plain(reaction.hears or "") in heard:
+                self._left.remove(reaction)
+                return reaction
+        return None
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip().casefold()

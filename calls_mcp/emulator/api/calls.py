@@ -27,10 +27,9 @@ from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.clock import rfc2822
 from calls_mcp.emulator.credentials import API_VERSION, Account
 from calls_mcp.emulator.recording_store import RecordingOptions
-from calls_mcp.emulator.scenario import INVALID_FROM, Scenario, Script
+from calls_mcp.emulator.scenario import INVALID_FROM, Callee, Scenario, Script
 from calls_mcp.emulator.sqlite_database import Page
 from calls_mcp.emulator.voice.call_leg import Leg
-from calls_mcp.emulator.voice.callee import Callee
 from calls_mcp.emulator.voice.instructions import Instructions, Method
 from calls_mcp.emulator.voice.switchboard import Switchboard
 

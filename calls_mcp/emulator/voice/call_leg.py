@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 from calls_mcp.emulator.call_lifecycle import Call, Status
-from calls_mcp.emulator.scenario import Script
-from calls_mcp.emulator.voice.callee import Callee
+from calls_mcp.emulator.scenario import Callee, Script
 from calls_mcp.emulator.voice.instructions import Fetched, Instructions
 from calls_mcp.emulator.voice.twiml_elements import Element
 from calls_mcp.emulator.webhooks import Cookies

@@ -11,9 +11,8 @@ from typing import TypeVar
 
 from calls_mcp.emulator.call_lifecycle import LIVE
 from calls_mcp.emulator.recording_store import RecordingOptions, Source
-from calls_mcp.emulator.scenario import DEFAULT_TALK
+from calls_mcp.emulator.scenario import DEFAULT_TALK, keys_seconds, speech_seconds
 from calls_mcp.emulator.voice.call_leg import FOREVER, Budget, Ended, Gone, Leg, Redirected, Steps
-from calls_mcp.emulator.voice.callee import keys_seconds, speech_seconds
 from calls_mcp.emulator.voice.instructions import Fetched, Instructions, absolute
 from calls_mcp.emulator.voice.switchboard import Switchboard
 from calls_mcp.emulator.voice.twiml_elements import (

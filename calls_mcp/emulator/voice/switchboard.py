@@ -14,7 +14,15 @@ from calls_mcp.emulator.call_lifecycle import Call, Status, new_sid, planned
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callbacks import call_parameters
 from calls_mcp.emulator.recording_store import RecordingOptions, Source
-from calls_mcp.emulator.scenario import VALID_FROM, AnsweredBy, Scenario, Script
+from calls_mcp.emulator.scenario import (
+    VALID_FROM,
+    AnsweredBy,
+    Callee,
+    Reaction,
+    Scenario,
+    Script,
+    key_times,
+)
 from calls_mcp.emulator.transcripts import LONGEST, TranscriptEntry
 from calls_mcp.emulator.voice.call_leg import (
     FOREVER,
@@ -31,7 +39,6 @@ from calls_mcp.emulator.voice.call_leg import (
     Spoken,
     Steps,
 )
-from calls_mcp.emulator.voice.callee import Callee, Reaction, key_times
 from calls_mcp.emulator.voice.conferences_and_queues import Conferences, Queues
 from calls_mcp.emulator.voice.instructions import Documents, Fetched, Instructions
 from calls_mcp.emulator.voice.twiml_elements import Element

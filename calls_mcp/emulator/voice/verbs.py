@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from calls_mcp.emulator.scenario import PLAY_SECONDS, keys_seconds, speech_seconds
 from calls_mcp.emulator.voice.call_leg import FOREVER, Ended, Pressed, Redirected, Spoken, Steps
-from calls_mcp.emulator.voice.callee import PLAY_SECONDS, keys_seconds, speech_seconds
 from calls_mcp.emulator.voice.instructions import Instructions
 from calls_mcp.emulator.voice.session import HangUp, Session, Verb
 from calls_mcp.emulator.voice.twiml_elements import Element

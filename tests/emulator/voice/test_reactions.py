@@ -1,4 +1,4 @@
-"""The other party follows its script."""
+"""The called party follows its script during the call."""
 
 from pathlib import Path
 
