@@ -6,12 +6,15 @@ so does one that declares elicitation but does not answer. If the operator must 
 that can open pages is asked to open the approval page.
 """
 
+import math
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
+from weakref import WeakKeyDictionary
 
 import anyio
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CallToolRequestParams,
@@ -27,10 +30,17 @@ from mcp_types.version import LATEST_MODERN_VERSION, MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.server.client_abilities import LATE, Abilities, Sessions
+from calls_mcp.server.permissions import Context, caller_of, connection_of
 from calls_mcp.settings import Console
 from calls_mcp.tools.outcome import Approval, Confirmation, Outcome
 
+if TYPE_CHECKING:
+    from calls_mcp.service.background_tasks import BackgroundTasks
+
+_LATE = "it did not answer in time"
+_ABILITIES = "calls-mcp/abilities"
+_MOST_CLIENTS = 1000  # clients of a protocol version without sessions
+_REMEMBERED = 3600  # seconds for which such a client is remembered
 _KEY, _PAGE = "confirm", "open"
 _FIELD = "approve"
 _PAGE_STATE = "page:"  # tokens have no colon
@@ -46,10 +56,70 @@ _LOOK = (
     "The operator must approve this change before anything happens. Open the approval page to "
     "see the change and decide."
 )
-
-Context = ServerRequestContext[Any, Any]
 Invoke = Callable[[Approval | None, bool], Awaitable[Outcome]]
 """Invokes a tool, given the user's answer, if any, and whether the client can ask its user."""
+
+
+@dataclass(slots=True)
+class Abilities:
+    """What is known of a client: why it could not ask, and whether it failed to open a page.
+
+    A person may leave a question open, so a client that has answered before may be late.
+    `answer_due` is when the first answer is due, and `until` is when this is forgotten, both in
+    epoch seconds.
+    """
+
+    until: float = math.inf
+    form_failure: str = ""
+    page_failed: bool = False
+    answer_due: float = math.inf
+    has_answered: bool = False
+
+    def ask(self, due: float) -> None:
+        """Note that a question was sent that the client must answer by `due`."""
+        if not self.has_answered:
+            self.answer_due = min(self.answer_due, due)
+
+    def fail(self, why: str) -> None:
+        """Note that the client could not ask its user."""
+        if why != _LATE or not self.has_answered:
+            self.form_failure = why
+
+    def answer(self) -> None:
+        """Note an answer by a person: the client can show forms."""
+        self.form_failure, self.answer_due, self.has_answered = "", math.inf, True
+
+
+_ByClient = OrderedDict[tuple[str, str], Abilities]
+
+
+class ClientAbilities:
+    """What each client can really do, which can differ from what it declares.
+
+    A 2026-07-28 client has no session over HTTP. It is recognized by its principal, name and
+    version, for an hour. `clock` returns epoch seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self._clients: WeakKeyDictionary[BackgroundTasks, _ByClient] = WeakKeyDictionary()
+
+    def of(self, ctx: Context) -> Abilities:
+        """Return the abilities of the client that sent this request."""
+        if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            return connection_of(ctx).state.setdefault(_ABILITIES, Abilities())
+        caller, now = caller_of(ctx), self.clock()
+        clients = self._clients.setdefault(ctx.lifespan_context, OrderedDict())
+        key = (caller.principal, caller.client)
+        known = clients.get(key)
+        if known is None or known.until <= now:
+            known = clients[key] = Abilities(now + _REMEMBERED)
+        clients.move_to_end(key)
+        if len(clients) > _MOST_CLIENTS:
+            clients.popitem(last=False)
+        if known.answer_due <= now:
+            known.fail(_LATE)
+        return known
 
 
 async def ignore_invalid_answers(ctx: Context, call_next: CallNext) -> HandlerResult:
@@ -85,13 +155,13 @@ class Elicitation:
 
     ctx: Context
     invoke: Invoke
-    sessions: Sessions
+    clients: ClientAbilities
     timeout: float
     console: Console
 
     async def run(self, params: CallToolRequestParams) -> Outcome | InputRequiredResult:
         """Invoke, and have the client ask for a confirmation if one is needed."""
-        abilities = self.sessions.abilities(self.ctx)
+        abilities = self.clients.of(self.ctx)
         approval = _approval_in(params, abilities)
         why = abilities.form_failure
         can_ask = _can_ask(self.ctx) and not why
@@ -99,7 +169,7 @@ class Elicitation:
         if can_ask and outcome.confirmation and (token := outcome.confirmation.token):
             question = _question(outcome.confirmation)
             if self.ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
-                abilities.ask(self.sessions.clock() + self.timeout)
+                abilities.ask(self.clients.clock() + self.timeout)
                 request = ElicitRequest(params=question)
                 return InputRequiredResult(input_requests={_KEY: request}, request_state=token)
             answer = await self._elicit(question, token, abilities)
@@ -119,7 +189,7 @@ class Elicitation:
         try:
             with anyio.move_on_after(self.timeout):
                 response = await session.elicit_form(question.message, schema, self.ctx.request_id)
-            why = LATE if response is None else _INVALID
+            why = _LATE if response is None else _INVALID
         except MCPError as error:
             why = f"it answered {quoted(error.message, 100)}"
         except ValidationError:

@@ -16,8 +16,7 @@ from mcp.shared.exceptions import MCPError
 from calls_mcp import __version__
 from calls_mcp.observability import correlation
 from calls_mcp.server import mcp_app as app
-from calls_mcp.server.client_abilities import Sessions
-from calls_mcp.server.elicitation import Elicitation, ignore_invalid_answers
+from calls_mcp.server.elicitation import ClientAbilities, Elicitation, ignore_invalid_answers
 from calls_mcp.server.permissions import (
     Context,
     Permissions,
@@ -173,7 +172,7 @@ class _Tools:
 
     def __init__(self, permissions: Permissions) -> None:
         self._permissions = permissions
-        self._sessions = Sessions(permissions.runtime.clock)
+        self._clients = ClientAbilities(permissions.runtime.clock)
         self._is_warm = False
         self._tools = {name: _tool(o) for name, o in permissions.operations.items()}
 
@@ -216,7 +215,7 @@ class _Tools:
 
         settings = runtime.settings
         timeout, console = settings.guard.confirm_ttl, settings.console
-        elicitation = Elicitation(ctx, invoke, self._sessions, timeout, console)
+        elicitation = Elicitation(ctx, invoke, self._clients, timeout, console)
         outcome = await elicitation.run(params)
         if isinstance(outcome, types.InputRequiredResult):
             return outcome
