@@ -657,7 +657,7 @@ class SettingsError(ConfigurationError):
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
-        start = "Wrong settings: " if len(self.problems) == 1 else "Wrong settings:\n- "
+        start = "Invalid settings: " if len(self.problems) == 1 else "Invalid settings:\n- "
         super().__init__(start + "\n- ".join(self.problems))
 
 

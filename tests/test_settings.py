@@ -105,7 +105,7 @@ def test_the_api_url_follows_region_edge_and_base_url(given: dict[str, str], url
         ("calls_mcp_timeout", "soon", "CALLS_MCP_TIMEOUT: must be a number"),
         ("calls_mcp_http_rate", "1.x", "CALLS_MCP_HTTP_RATE: must be a whole number"),
         ("calls_mcp_confirm_ttl", "-7", "CALLS_MCP_CONFIRM_TTL: must be greater than 0"),
-        ("calls_mcp_result_tokens", "10", "must be at least 2000"),
+        ("calls_mcp_result_tokens", "1234", "must be at least 2000"),
         ("calls_mcp_secret_keys", "short", "32 characters"),
         ("calls_mcp_secret_keys", "a" * 32 + " " + "a" * 32, "different"),
         (
@@ -178,7 +178,7 @@ def test_a_url_of_another_kind_is_not_a_file_of_the_audit_log(value: str) -> Non
     with pytest.raises(ConfigurationError) as error:
         load_settings({"calls_mcp_audit_database": value})
     assert str(error.value) == (
-        "Wrong settings: CALLS_MCP_AUDIT_DATABASE: must be a file path, sqlite:///FILE or stderr:"
+        "Invalid settings: CALLS_MCP_AUDIT_DATABASE: must be a file path, sqlite:///FILE or stderr:"
     )
 
 
@@ -204,7 +204,7 @@ def test_unknown_settings_and_wrong_values_are_reported_together(
     with pytest.raises(ConfigurationError) as error:
         load_settings({"calls_mcp_timeout": "-1"})
     assert str(error.value) == (
-        "Wrong settings:\n- CALLS_MCP_CONFRIM: unknown setting; did you mean CALLS_MCP_CONFIRM?"
+        "Invalid settings:\n- CALLS_MCP_CONFRIM: unknown setting; did you mean CALLS_MCP_CONFIRM?"
         "\n- CALLS_MCP_TIMEOUT: must be greater than 0"
     )
     with pytest.raises(
@@ -272,7 +272,7 @@ def test_an_unknown_setting_is_reported_with_the_nearest_spelling(
     monkeypatch.setenv(name, "1")
     with pytest.raises(ConfigurationError) as error:
         load_settings()
-    assert str(error.value) == f"Wrong settings: {name}: unknown setting{guess}"
+    assert str(error.value) == f"Invalid settings: {name}: unknown setting{guess}"
 
 
 @pytest.mark.parametrize("name", [v for v in Settings.variables() if v.startswith("CALLS_MCP_")])

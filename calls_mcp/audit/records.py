@@ -15,7 +15,16 @@ from calls_mcp.tools.catalog import Action, Json, Operation
 Fields = dict[str, Json]
 
 Decision = Literal[
-    "asked", "approved", "allowed", "denied", "declined", "expired", "withdrawn", "replayed", "void"
+    "asked",
+    "approved",
+    "denied",
+    "allowed",
+    "refused",
+    "declined",
+    "expired",
+    "withdrawn",
+    "replayed",
+    "void",
 ]
 ConfirmedBy = Literal["elicitation", "token", "operator", "none"]
 

@@ -130,10 +130,10 @@ def _summary(report: Report) -> Iterator[str]:
     count = "1 record" if report.records == 1 else f"{report.records:,} records"
     times = f", from {report.first_time} to {report.last_time}" if report.last_hash else ""
     yield f"{count}{times}."
-    if report.is_intact:
-        yield "All records are intact and in order."
-    else:
+    if not report.is_intact:
         yield "The audit log was changed after it was written."
+        return
+    yield "All records are intact and in order."
     if not report.last_hash:
         return
     yield f"Hash of the last record: {report.last_hash}"
@@ -284,11 +284,11 @@ class _Inspection:
     def _displacement(self, seq: int) -> str:
         due = self._claimed.seq + 1
         if seq == due:
-            return "it does not match the record before, which was edited, removed or replaced"
+            return "it does not match the previous record, which was edited, removed or replaced"
         if seq < due:
             return "it was repeated, inserted or moved"
         missing = f"record {due} is" if seq == due + 1 else f"records {due} to {seq - 1} are"
-        return f"{missing} missing before it"
+        return f"{missing} missing"
 
     def _pair(self, row: _Row, record: Fields, seq: int) -> None:
         identifier = str(record.get("id"))

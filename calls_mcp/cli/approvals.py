@@ -40,7 +40,7 @@ don't set them, leave them unset.
 exit status:
   0  success
   1  the request was already decided, or has expired
-  2  wrong usage or setup, or there is no such request
+  2  usage or setup error, or there is no such request
 """
 _POLL_INTERVAL = 1  # second
 _LONGEST_RUN = 10  # seconds to wait for the outcome of an approved change
@@ -105,6 +105,9 @@ def _check(options: Namespace) -> None:
     if not is_list and (options.all or options.watch):
         name = "--all" if options.all else "--watch"
         raise ConfigurationError(f"{name} can be used with list only.")
+    if options.action in ("list", "show") and (options.reason or options.by):
+        name = "--reason" if options.reason else "--by"
+        raise ConfigurationError(f"{name} can be used with approve and deny only.")
 
 
 async def _run(settings: Settings, options: Namespace) -> int:

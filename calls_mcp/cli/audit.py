@@ -33,20 +33,21 @@ examples:
 exit status:
   0  success
   1  verify: the audit log was changed after it was written
-  2  wrong usage or setup, or the audit log can't be read
+  2  usage or setup error, or the audit log can't be read
 """
 _SEARCH_EPILOG = """\
 examples:
   calls-mcp audit search
-  calls-mcp audit search --tool create_call --decision denied
+  calls-mcp audit search --tool create_call --decision refused
   calls-mcp audit search --since 2026-01-31T09:00Z CA00000000000000000000000000000000
 
 decisions:
   asked      a confirmation or an approval was requested
   approved   the operator approved the request
+  denied     the operator denied the request
   allowed    the change was allowed, then sent
-  denied     refused by the server, for example because of the policy
-  declined   declined by the user or denied by the operator
+  refused    the server refused the change, for example because of the policy
+  declined   the user declined the change
   expired    the confirmation or approval was no longer valid
   withdrawn  the approval request was no longer needed
   replayed   a confirmation was used again, and nothing was sent
@@ -65,10 +66,10 @@ examples:
 exit status:
   0  all records are intact and in order
   1  the audit log was changed after it was written
-  2  wrong usage or setup, or the audit log can't be read
+  2  usage or setup error, or the audit log can't be read
 """
 _DECISIONS: tuple[str, ...] = get_args(Decision)
-_TAMPERED = 1  # exit status
+_TAMPERED, _UNREADABLE = 1, 2  # exit statuses
 _POLL_INTERVAL = 0.25  # seconds
 _MOST = 1_000_000  # records of a search
 _LONGEST_CELL = 60  # characters
@@ -210,7 +211,9 @@ def _verify(options: Namespace) -> int:
         show_json({"is_intact": report.is_intact, **asdict(report)})
     else:
         _show(report)
-    return 0 if report.is_intact else _TAMPERED
+    if report.is_intact:
+        return 0
+    return _TAMPERED if report.records else _UNREADABLE
 
 
 def _show(report: Report) -> None:

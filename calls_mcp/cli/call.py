@@ -58,7 +58,7 @@ policy says require_human or operator, --yes is not enough, and the change waits
 exit status:
   0    done
   1    the tool returned an error
-  2    wrong usage or setup
+  2    usage or setup error
   3    declined, denied, expired or withdrawn: nothing was done
   4    confirmation required, or awaiting the operator: nothing was done yet
   130  interrupted

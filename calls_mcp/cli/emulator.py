@@ -38,7 +38,7 @@ No phone rings. Without --callbacks-anywhere, nothing leaves this machine.
 
 exit status:
   0  stopped by a signal
-  2  wrong usage, or a file or address can't be used
+  2  usage error, or a file or address can't be used
 """
 _DEFAULT_HISTORY = 250  # calls
 _LAST_PORT = 65_535
@@ -169,7 +169,7 @@ async def _serve(emulator: Emulator, options: Namespace) -> None:
             if not filling.done():
                 os._exit(0)  # a thread can't be stopped; its transaction is rolled back
             if not await filling:
-                warn(f"{emulator.database} already has calls: no history was added.")
+                warn(f"{emulator.database} already has calls, so no past calls were added.")
             _tell(emulator, shows_token=options.auth_token is None, as_json=options.json)
             await stopping
 

@@ -50,7 +50,7 @@ exit status:
   0    success
   1    the command ran and reports a failure: a tool returned an error, doctor found a problem,
        the audit log was changed, or an approval request was already decided
-  2    wrong usage or wrong setup: nothing was done
+  2    usage or setup error: nothing was done
   3    call: declined, denied, expired or withdrawn
   4    call: waiting for a confirmation, or for the operator
   130  call: interrupted
@@ -67,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parse(words)
         apply_common_options(options)
         return cast("int", options.run(options))
-    except _WrongUsage as wrong:
-        _report(words, "wrong_usage", str(wrong), wrong.usage)
+    except _UsageError as wrong:
+        _report(words, "usage_error", str(wrong), wrong.usage)
         sys.exit(_USAGE_ERROR)
     except CallsError as error:
-        _report(words, "wrong_setup", str(error), f"calls-mcp: {error}")
+        _report(words, "setup_error", str(error), f"calls-mcp: {error}")
         return _USAGE_ERROR
 
 
@@ -80,7 +80,7 @@ def complete_parser() -> argparse.ArgumentParser:
     return _parser(COMMANDS)
 
 
-class _WrongUsage(Exception):
+class _UsageError(Exception):
     """The command line is wrong; `usage` is the text for a terminal."""
 
     def __init__(self, message: str, usage: str) -> None:
@@ -110,7 +110,7 @@ class _Parser(argparse.ArgumentParser):
             add_common_options(self)
 
     def error(self, message: str) -> NoReturn:
-        raise _WrongUsage(message, f"{self.format_usage()}{self.prog}: error: {message}")
+        raise _UsageError(message, f"{self.format_usage()}{self.prog}: error: {message}")
 
 
 def _report(words: Sequence[str], kind: str, message: str, text: str) -> None:
@@ -132,7 +132,9 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest and "arguments" not in options:
         noun = "argument" if len(rest) == 1 else "arguments"
-        parser.error(f"{len(rest)} unexpected {noun}; arguments go before options")
+        has_options = any(word.startswith("-") for word in words)
+        advice = "; arguments go before options" if has_options else ""
+        parser.error(f"{len(rest)} unexpected {noun}{advice}")
     if rest:  # argparse only accepts them on one side of the options
         options.arguments += rest
     return options

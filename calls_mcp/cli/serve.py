@@ -34,7 +34,7 @@ An MCP client starts this command by itself; `calls-mcp client-config` prints it
 
 exit status:
   0  the client disconnected, or a signal stopped the server
-  2  wrong usage or setup
+  2  usage or setup error
 """
 
 

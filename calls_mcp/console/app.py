@@ -42,6 +42,7 @@ from calls_mcp.storage.rate_limits import RateLimiter
 _POLL_INTERVAL = 1.0  # second
 _MAX_CONNECTIONS = 600
 _HEAD_TIMEOUT = 10  # seconds
+_NO_PAGE = "This page does not exist."
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -114,7 +115,8 @@ async def _handle_error(sign_in: SignInPage, request: Request, error: Exception)
     if request.state.session is None:
         return sign_in.require(request, message, status)
     known = HTTPStatus(status)
-    message = known.description if message == known.phrase else message  # Starlette's own
+    if message == known.phrase:  # Starlette's own
+        message = _NO_PAGE if status == HTTPStatus.NOT_FOUND else known.description
     values = {"title": known.phrase.capitalize(), "message": message}
     return page(request, "error.html", values, status)
 

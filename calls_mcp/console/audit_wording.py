@@ -26,8 +26,6 @@ _ACTIONS = {
     "modify": _Words("change a call", "Change", "a change"),
     "delete": _Words("delete a call record", "Deletion", "deletion of the record"),
 }
-_DENIAL = "denied_by_operator"
-"""The step of a change that an operator denied. The audit log has `declined` for users, too."""
 _CONFIRMATIONS = {
     "elicitation": "confirmed by the user",
     "token": "confirmed with a token",
@@ -53,8 +51,8 @@ _STEPS = {
     "asked": _Step("{who} requested {request}", "", "Requested"),
     "approved": _Step("{subject} approved by {decider}", "good", "Approved", "live"),
     "declined": _Step("{subject} declined by {decider}", "bad", "Declined", "failed"),
-    _DENIAL: _Step("{subject} denied by {decider}", "bad", "Denied", "failed"),
-    "denied": _Step("{subject} refused", "bad", "Refused", "failed"),
+    "denied": _Step("{subject} denied by {decider}", "bad", "Denied", "failed"),
+    "refused": _Step("{subject} refused", "bad", "Refused", "failed"),
     "expired": _Step("{subject} request expired", "bad", "Expired", "warning"),
     "withdrawn": _Step("{subject} request withdrawn by {decider}", "bad", "Withdrawn", "warning"),
     "replayed": _Step("{who} repeated the request: nothing sent", "", "Repeated"),
@@ -67,14 +65,14 @@ _STEPS = {
 }
 _DECISIONS = {
     "declined": "declined",
-    _DENIAL: "denied",
+    "denied": "denied",
     "withdrawn": "withdrawn",
     "approved": "approved",
 }
 DECISION_WORDS: Mapping[str, str] = {
     name: _STEPS[name].result if name in _STEPS else name.capitalize()
     for name in get_args(Decision)
-} | {"declined": "Declined or denied"}
+}
 PHASE_WORDS: Mapping[str, str] = {
     "decided": "Decided",
     "before": "Sent",
@@ -169,7 +167,7 @@ def _decision(records: Sequence[Mapping[str, Json]]) -> str:
     for step, verb in _DECISIONS.items():
         if step in steps:
             return f"{verb} by {steps[step].get('decided_by', 'the user')}"
-    refusal = steps.get("denied", {})
+    refusal = steps.get("refused", {})
     if refusal.get("error_kind") == PolicyDenied.kind:
         return f"rule {refusal.get('rule')}"
     return _CONFIRMATIONS.get(str(steps.get("before", {}).get("confirmed_by")), "")
@@ -190,8 +188,7 @@ def _step(record: Mapping[str, Json]) -> str:
         if record.get("outcome") == "done":
             return "done" if phase == "after" else "found"
         return "unknown" if record.get("error_kind") == OutcomeUnknown.kind else "failed"
-    step = str(phase if phase == "before" else record.get("decision", phase))
-    return _DENIAL if step == "declined" and record.get("decided_by") else step
+    return str(phase if phase == "before" else record.get("decision", phase))
 
 
 def _details(record: Mapping[str, Json], name: str) -> Iterator[str]:
@@ -201,7 +198,7 @@ def _details(record: Mapping[str, Json], name: str) -> Iterator[str]:
             yield confirmation
     if record.get("phase") == "recovered":
         yield "the response was lost and a lookup found the result"
-    if name in ("asked", "denied", "before") and (rule := record.get("rule")):
+    if name in ("asked", "refused", "before") and (rule := record.get("rule")):
         yield f"rule {rule}"
     labels = {"reason": "reason:", "error_kind": "error", "http_status": "HTTP"}
     for field, label in labels.items():

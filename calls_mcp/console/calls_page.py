@@ -31,7 +31,7 @@ from calls_mcp.console.exports import csv_row, download, is_csv
 from calls_mcp.console.requested_by import NOWHERE, Origin, read_origins
 from calls_mcp.console.templating import page, read_decision
 from calls_mcp.console.timeline import Observations, timeline
-from calls_mcp.errors import CallsError, StoreUnavailable
+from calls_mcp.errors import CallsError, InvalidArguments, StoreUnavailable
 from calls_mcp.storage.models import ApprovalRequest
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import Approval, CallSummary, Failure, Outcome
@@ -89,6 +89,8 @@ class CallsPage:
         faults, calls = [*wanted.faults], _CallList()
         if not (faults or self._unavailable):
             calls = await self._search(wanted, cursor)
+        if calls.error and cursor and calls.error.kind == InvalidArguments.kind:
+            raise HTTPException(400, "Invalid page position. Start again from the first page.")
         filters = urlencode(wanted.given)
         values = {
             "unavailable": self._unavailable,

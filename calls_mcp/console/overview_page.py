@@ -206,7 +206,7 @@ def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
     for (_, currency), cost in statistics.costs.items():
         costs[currency] += cost
     cost = ", ".join(f"{cost:.2f} {currency}".strip() for currency, cost in costs.items())
-    requested, accepted = (statistics.confirmations[name] for name in ("requested", "accepted"))
+    requested, confirmed = (statistics.confirmations[name] for name in ("requested", "confirmed"))
     yield "Calls", f"{statistics.calls:,}"
     rate = statistics.answer_rate
     yield "Answer rate", "None" if rate is None else f"{100 * rate:.0f}%"
@@ -215,7 +215,7 @@ def _tiles(statistics: Statistics) -> Iterator[tuple[str, str]]:
     approvals, median = statistics.approvals, statistics.median_decision
     yield "Approved by an operator", _share(approvals["approved"], sum(approvals.values()))
     yield "Median time to decide", "None" if median is None else length_of_time(median)
-    yield "Confirmed by a user", _share(accepted, requested)
+    yield "Confirmed by a user", _share(confirmed, requested)
     yield "Refused by policy", f"{sum(statistics.denials.values()):,}"
 
 

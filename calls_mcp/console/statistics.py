@@ -23,7 +23,7 @@ _APPROVALS = ("approved", "denied", "expired", "withdrawn", "pending")
 _DAILY = timedelta(days=2)  # longer ranges are counted by day
 _CONFIRMATIONS = {
     "requested": "asked",
-    "accepted": "allowed",
+    "confirmed": "allowed",
     "declined": "declined",
     "expired": "expired",
 }
@@ -57,7 +57,7 @@ class Statistics:
         talk_time: The sum of the durations of ended calls, in seconds.
         costs: The costs by country and currency, highest first.
         requester_costs: The costs by requester and currency, highest first.
-        confirmations: The number that users were asked for, accepted, declined and let expire.
+        confirmations: The number that users were asked for, confirmed, declined and let expire.
         approvals: What became of the approval requests: approved, denied, expired, withdrawn or
             pending.
         median_decision: The median of the seconds from a request to its decision, None without one.
@@ -179,7 +179,7 @@ def _without_void(records: Sequence[DecisionRecord]) -> Iterable[DecisionRecord]
         return records
     kept = list[DecisionRecord]()
     for record in records:
-        if record.decision in ("approved", "declined") and void[key(record)]:
+        if record.decision in ("approved", "denied") and void[key(record)]:
             void[key(record)] -= 1
         elif record.decision != "void":
             kept.append(record)
@@ -202,13 +202,12 @@ def _count_approvals(
     """Count what became of each approval request, and return the median time to decide."""
     asked: dict[str, str] = {}
     ended: dict[str, tuple[str, str]] = {}
-    names = {"declined": "denied"} | {n: n for n in ("approved", "expired", "withdrawn")}
     for record in records:
         identifier, decision = record.approval_id, record.decision
         if identifier and decision == "asked":
             asked[identifier] = record.time
-        elif identifier and decision in names:
-            ended[identifier] = names[decision], record.time
+        elif identifier and decision in _APPROVALS:
+            ended[identifier] = decision, record.time
     counts: dict[str, int] = dict.fromkeys(_APPROVALS, 0)
     seconds = list[float]()
     for identifier, time in asked.items():
@@ -225,6 +224,6 @@ def _count_denials(records: Iterable[DecisionRecord]) -> Mapping[str, int]:
     rules = Counter(
         record.rule or "Unknown"
         for record in records
-        if record.decision == "denied" and record.error_kind == PolicyDenied.kind
+        if record.decision == "refused" and record.error_kind == PolicyDenied.kind
     )
     return dict(rules.most_common())

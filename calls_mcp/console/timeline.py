@@ -10,7 +10,7 @@ from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary, iso_time
 
 _MAX_CALLS = 500
-_OBSERVED = "first seen by this console"
+_OBSERVED = "noticed by this console"
 
 _STATUSES = {"queued": "Call queued", "ringing": "Ringing", "in-progress": "Call answered"}
 

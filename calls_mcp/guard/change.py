@@ -107,7 +107,7 @@ class Stop:
     def failed(cls, error: InvocationError, authority: Authority = NOBODY) -> "Stop":
         """Return the decision for an error."""
         rule = error.rule if isinstance(error, PolicyDenied) else ""
-        return cls("denied", Outcome.from_error(error), authority, rule)
+        return cls("refused", Outcome.from_error(error), authority, rule)
 
 
 def authorize(

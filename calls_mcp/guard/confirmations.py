@@ -28,7 +28,7 @@ _RESTORED = (
 )
 _SPENT = "The confirmation has been used. Call without confirmation_token to get a new preview."
 _ANEW = "This needs a new request."
-_AGAIN = "Call the tool again without confirmation_token to start over."
+_AGAIN = "To start over, retry without confirmation_token."
 _REPLAYED = (
     "this confirmation was already used, so nothing was sent now; "
     "this is the result of its first use"
@@ -81,8 +81,7 @@ class Confirmations:
         if identifier is None:
             raise InvalidConfirmation(
                 "Nothing was sent: this server did not issue this confirmation_token.",
-                "Send the token exactly as you received it, or call the tool again without it to "
-                "start over.",
+                "Send the token exactly as you received it, or retry without it to start over.",
             )
         return identifier
 

@@ -40,20 +40,20 @@ if TYPE_CHECKING:
 UNRECORDED = "this outcome could not be written to the audit log"
 
 _SHOW = (
-    "Nothing has happened yet. Show the preview to your user. Only if they agree, call again with "
+    "Nothing has happened yet. Show the preview to your user. Only if they agree, retry with "
     "the same arguments and this token as confirmation_token."
 )
 _OPERATORS = "Nothing was sent: the operator must approve this, and a token is not enough."
 _USERS = "Nothing was sent: the client must ask its user, and a token is not enough."
 _UNAPPROVED = "Nothing was sent: the operator has not approved this."
-_WITHOUT = "Call again with the same arguments, without confirmation_token."
+_WITHOUT = "Retry with the same arguments, without confirmation_token."
 _LAPSED = (
-    "The operator did not decide in time. Nothing was sent. Call again with the same arguments to "
+    "The operator did not decide in time. Nothing was sent. Retry with the same arguments to "
     "make a new request."
 )
 _SERVER, _NOT_RECORDED = "the server", "The request could not be recorded."
 _GONE = "The record of the call no longer exists."
-_ASK_AGAIN = "Call again only if your user still wants this, to make a new request."
+_ASK_AGAIN = "If your user still wants this, retry to make a new request."
 _READ_ONLY = (
     "CALLS_MCP_READ_ONLY",
     "this server is read-only",
@@ -124,7 +124,7 @@ class Guard:
             change = self._authorize(arguments, caller, until)
         except PolicyDenied as denied:
             outcome, account_sid = Outcome.from_error(denied), self._account_sid(arguments)
-            entry = audit_entry(arguments, account_sid, caller, "denied", denied.rule, NOBODY)
+            entry = audit_entry(arguments, account_sid, caller, "refused", denied.rule, NOBODY)
             await self._note(entry, outcome)
             return outcome
         try:
@@ -197,7 +197,7 @@ class Guard:
         """
         outcome, authority = Outcome.from_error(error), Authority("operator", "", identifier)
         account_sid = self._account_sid(arguments)
-        entry = audit_entry(arguments, account_sid, caller, "denied", "", authority)
+        entry = audit_entry(arguments, account_sid, caller, "refused", "", authority)
         await self._note(entry, outcome)
         await self.confirmations.end(identifier, outcome)
 
@@ -374,9 +374,8 @@ class Guard:
             return replace(claim, authority=authority)
         if not approval.approved:
             declined = Outcome(outcome="declined", reason=approval.reason)
-            return Stop(
-                "declined", await self.confirmations.settle(identifier, declined), authority
-            )
+            outcome = await self.confirmations.settle(identifier, declined)
+            return Stop("denied" if authority.by == "operator" else "declined", outcome, authority)
         return await self._use(Proceed(change, authority, claim), claim)
 
     async def _require_ready(

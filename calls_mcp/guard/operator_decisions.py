@@ -242,7 +242,7 @@ def _entry(request: ApprovalRequest, decision: OperatorDecision) -> Entry:
         operation=load_operations()[request.binding.tool],
         action=request.action,
         arguments={},
-        decision="approved" if decision.is_approval else "declined",
+        decision="approved" if decision.is_approval else "denied",
         rule=request.rule,
         authority=Authority("operator", decision.by, request.identifier),
         reason=decision.reason,

@@ -38,7 +38,7 @@ _ENDS = {
 }
 _AMBIGUOUS = Risk(
     "Conflicting instructions",
-    "The API's documentation does not say whether the call follows the application or the others.",
+    "The API's documentation does not say whether the call follows application_sid, url or twiml.",
 )
 _LABELS = {"hours.outside": "Outside calling hours", "hours.unknown": "Unknown local time"}
 _RECORDED = Risk("Recorded", "The law may require the consent of everyone on the call.")
@@ -183,7 +183,8 @@ def _limits(arguments: Arguments, active: Mapping[str, Json]) -> Iterator[str]:
     usual = LONGEST_CALL if arguments.operation.effect == "place" else None
     longest = active.get("time_limit", usual)
     if isinstance(longest, int):
-        yield f"It lasts at most {duration(longest)}."
+        limit = "It lasts at most" if usual else "Its maximum length becomes"
+        yield f"{limit} {duration(longest)}."
 
 
 def _heard(active: Mapping[str, Json]) -> Iterator[str]:
@@ -225,7 +226,7 @@ def _url(active: Mapping[str, Json], url: str, method: str) -> str:
 def _details(change: Change, call: CallSummary | None) -> Iterator[str]:
     yield f"Account {change.request.account_sid}."
     if call is not None:
-        yield f"Call {call.sid}."
+        yield f"SID {call.sid}."
     yield from (f"Note: {warning}." for warning in change.arguments.warnings)
 
 

@@ -59,7 +59,7 @@ class Resources:
         policy = types.Resource(
             uri=POLICY,
             name="policy",
-            title="What is allowed",
+            title="Policy",
             description="Lists what you may do here, and which changes must be confirmed.",
             mime_type=_MARKDOWN,
         )
@@ -139,7 +139,7 @@ class Resources:
         policy = await self._permissions.runtime.policy(principal_of(ctx), current_overrides())
         read_only = ["This server is read-only: nothing can be changed."]
         sentences = [*(read_only if self._permissions.is_read_only else []), *explain(policy)]
-        return "\n".join(["# What is allowed", "", *(f"- {each}" for each in sentences), ""])
+        return "\n".join(["# Policy", "", *(f"- {each}" for each in sentences), ""])
 
     async def _call(self, ctx: Context, uri: str, sid: str) -> types.ReadResourceResult:
         outcome = await self._permissions.read_for(ctx, _READING, {"sid": sid})

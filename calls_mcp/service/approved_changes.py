@@ -258,5 +258,5 @@ def _revoked(operation: Operation) -> InvalidConfirmation:
     return InvalidConfirmation(
         "Nothing was sent: after this request, its token was revoked, expired, or lost the "
         f"permission for {operation.name}.",
-        f"To make a new request, call again with a token that permits {operation.name}.",
+        f"To make a new request, retry with a token that permits {operation.name}.",
     )

@@ -171,7 +171,7 @@ class _Walk:
         if page.is_broken_off:
             self._broken_off = "the API's link to the next page is invalid"
         elif page.next and (page.next.page in self._pages or self._stale > _MAX_STALE):
-            self._broken_off = "the API's pages repeat"
+            self._broken_off = "the API repeated a page"
         return None if self._broken_off else page.next
 
     async def tell(self, report: ReportProgress) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SILENCE = 15.0  # seconds without a progress report, which keeps proxies from closing a stream
 _OUTDATED = 10.0  # seconds without a response from the API; reads are less than 4 s apart
 _AGAIN = "to keep waiting, call fetch_call again with the same arguments"
-_BUSY = "the call was read only once, because this server watches too many calls to wait for it"
+_BUSY = "the call was read only once, because this server already watches too many calls"
 _STOPPED = "the server stopped waiting before the time was up"
 
 Read = Callable[[], Awaitable[CallSummary]]
@@ -66,7 +66,7 @@ class Wait:
             why = f"{failure.message} {failure.hint.removesuffix('.')}"
             return f"the last read failed; the call was {status} {age:.0f} s ago. {why}"
         if age >= _OUTDATED:
-            state = f"before, the call was {status}"
+            state = f"the call was {status} before"
             return f"the API has not responded for {age:.0f} s; {state}; {_AGAIN}"
         limit = " (limited by CALLS_MCP_DEADLINE)" if round(self.most) < self.seconds else ""
         return f"the call is still {status} after {self.most:.2g} s{limit}; {_AGAIN}"

@@ -284,7 +284,7 @@ def unknown_outcome() -> Outcome:
     error = OutcomeUnknown(
         "It is unknown whether this took effect: this confirmation was used before, and the "
         "result was not recorded. Nothing new was sent.",
-        "Do not call again yet. Check with fetch_call or list_calls whether it took effect. If it "
+        "Do not retry yet. Check with fetch_call or list_calls whether it took effect. If it "
         "did not, and your user agrees, call without confirmation_token for a new preview.",
     )
     return Outcome(outcome="error", error=Failure.from_error(error))

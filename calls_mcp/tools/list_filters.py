@@ -71,8 +71,8 @@ def _about_ranges(texts: Mapping[str, str]) -> Iterator[str]:
             yield f"no call can match, because {lower.filter} is later than {upper.filter}"
         elif lower and upper and start == end and lower.moment == upper.moment:
             yield (
-                f"{lower.filter} and {upper.filter} are the same, so only calls of that second "
-                f"match; for a whole UTC day, send only {start}={lower.moment.date()}"
+                f"{lower.filter} and {upper.filter} are the same, so they select a single "
+                f"second; for a whole UTC day, send only {start}={lower.moment.date()}"
             )
     for lower in filter(None, first.values()):
         if lower.moment > datetime.now(UTC):

@@ -27,6 +27,7 @@ _ENDING = re.compile(r"(?:ing|ed|ation|e?s|e)$")
 _USER_AT_HOST = re.compile(
     r"(?!client:)(sips?:)?(?!sips?:)([^@:;]+)(?:[:;][^@]*)?@(.+)", re.IGNORECASE
 )
+_ADDRESSES = ("To", "From")  # only the user knows the country code of a number without +
 _COMPARISON = re.compile(r"\s*([<>])=?$")
 _URL = re.compile(r"(https?://)([^/?#]*@)?([^/?#]*)(.*)", re.IGNORECASE)
 _NOT_ALLOWED = re.compile(r"[^!-~]|\\")
@@ -67,7 +68,7 @@ def suggested_values(parameter: Parameter, text: str) -> Iterator[Json]:
         return
     if bare.isdigit() and len(bare) > LONGEST_NATIONAL_NUMBER:  # it has a country code
         yield f"+{bare}"
-    if bare.removeprefix("+").isdigit():
+    if bare.removeprefix("+").isdigit() and (bare[0] == "+" or parameter.wire not in _ADDRESSES):
         yield bare
     if address := _USER_AT_HOST.fullmatch(text):
         scheme, user, host = address.groups()

@@ -62,8 +62,8 @@ _NOT_TOML = (
     ("Expected newline", "remove what is after the value"),
     ("Invalid initial", "a key has only letters, digits, hyphens and underscores"),
     ("Unescaped", "write a backslash as two, or use single quotation marks"),
-    ("Invalid hex", "this escape is not a character"),
-    ("Escaped character", "this escape is not a character"),
+    ("Invalid hex", "invalid escape sequence"),
+    ("Escaped character", "invalid escape sequence"),
     ("Duplicate", "this key or section appears twice"),
     ("Cannot", "this key or section appears twice"),  # overwrite, declare or redefine it
 )

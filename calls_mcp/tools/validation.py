@@ -166,7 +166,7 @@ def _instead(operation: Operation, name: str, value: Json, rule: Rule | None) ->
     if rule and value and _breaks(rule, value):
         return _expected_by(rule)
     other = _inequality(operation, name, value)
-    return f"{other} instead, with a date without < or >" if other else ""
+    return f"{other} instead, with the plain date" if other else ""
 
 
 def _details(operation: Operation, name: str, value: Json) -> str:

@@ -229,7 +229,7 @@ def no_usable_response(
         )
     return OutcomeUnknown(
         _sentence(f"It is unknown whether this took effect: the request was sent, but {reason}."),
-        f"Do not call again yet. {_how_to_find_out(request)}",
+        f"Do not retry yet. {_how_to_find_out(request)}",
         status=status,
         request_id=request_id,
     )
@@ -256,8 +256,9 @@ def error_from(request: Request, response: Response, secrets: Sequence[str]) -> 
         hint = _NO_SUCH_ACCOUNT
     if cls.retryable and response.retry_after:
         hint = _wait(response.retry_after)
+    failure = "Nothing could be read" if request.effect == "read" else "Nothing happened"
     return cls(
-        _sentence(f"Nothing happened: the API returned {response.status}{message}."),
+        _sentence(f"{failure}: the API returned {response.status}{message}."),
         hint,
         status=response.status,
         code=known,

@@ -159,8 +159,8 @@ def test_missing_records_are_named(tmp_path: Path) -> None:
     one, _, three, *_, six = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(one + three + six)
     assert [(p.line, p.seq, p.what) for p in verify(path).problems] == [
-        (2, 3, "record 2 is missing before it"),
-        (3, 6, "records 4 to 5 are missing before it"),
+        (2, 3, "record 2 is missing"),
+        (3, 6, "records 4 to 5 are missing"),
     ]
 
 
@@ -178,7 +178,7 @@ def test_a_file_may_begin_with_a_later_record_but_a_database_may_not(
     database = database_log(tmp_path, 4)
     spoil(database, "DELETE FROM audit WHERE seq < 3")
     assert [(p.kind, p.what) for p in verify(database).problems] == [
-        ("tampering", "records 1 to 2 are missing before it")
+        ("tampering", "records 1 to 2 are missing")
     ]
 
 

@@ -229,8 +229,8 @@ def test_a_search_for_a_word_that_no_record_can_have_is_refused(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["audit", "search", option, "refused"])
-    assert f"argument {option}: invalid choice: 'refused' (choose from " in capsys.readouterr().err
+        main(["audit", "search", option, "rejected"])
+    assert f"argument {option}: invalid choice: 'rejected' (choose from " in capsys.readouterr().err
 
 
 def test_search_marks_an_edited_record(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -312,7 +312,10 @@ def test_a_temporary_run_from_a_file_needs_that_file(
     assert (made["command"], *made["args"][:-2]) == (*temporary_run, source, "calls-mcp")
     assert f"The client will start it from {wheel}, so do not move it." in told.stderr
     wheel.unlink()
-    assert "can't be found again" in configured("cursor", status=2).stderr
+    assert (
+        "The package that you ran is gone, or its URL contains a password."
+        in configured("cursor", status=2).stderr
+    )
 
 
 @pytest.mark.usefixtures("temporary_run")

@@ -131,15 +131,17 @@ def test_wrong_settings_are_one_line_and_status_2(
     assert main([]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("calls-mcp: Wrong settings: CALLS_MCP_CONFIRM: ")
+    assert captured.err.startswith("calls-mcp: Invalid settings: CALLS_MCP_CONFIRM: ")
     assert captured.err.count("\n") == 1
 
 
 def test_too_many_arguments_are_counted() -> None:
     assert run("tools", "--json", "create_call").returncode == 0
     one, two = run("doctor", "a").stderr, run("doctor", "a", "b").stderr
-    assert one.endswith("error: 1 unexpected argument; arguments go before options\n")
-    assert two.endswith("error: 2 unexpected arguments; arguments go before options\n")
+    assert one.endswith("error: 1 unexpected argument\n")
+    assert two.endswith("error: 2 unexpected arguments\n")
+    late = run("approvals", "--sandbox", "show", "--json", "a").stderr
+    assert late.endswith("error: 1 unexpected argument; arguments go before options\n")
 
 
 def test_the_demo_shows_each_step_and_places_one_call_only(tmp_path: Path) -> None:
@@ -234,13 +236,13 @@ def test_a_closed_pipe_is_not_a_failure(arguments: list[str]) -> None:
 
 
 WRONG = (
-    (["doctor", "--bogus"], "wrong_usage"),
-    (["client-config", "emacs"], "wrong_usage"),
-    (["client-config", "zed", "--name", ""], "wrong_setup"),
-    (["tools", "no_such_tool"], "wrong_setup"),
-    (["call", "no_such_tool"], "wrong_setup"),
-    (["call", "fetch_call", "sid"], "wrong_setup"),
-    (["call"], "wrong_usage"),
+    (["doctor", "--bogus"], "usage_error"),
+    (["client-config", "emacs"], "usage_error"),
+    (["client-config", "zed", "--name", ""], "setup_error"),
+    (["tools", "no_such_tool"], "setup_error"),
+    (["call", "no_such_tool"], "setup_error"),
+    (["call", "fetch_call", "sid"], "setup_error"),
+    (["call"], "usage_error"),
 )
 
 

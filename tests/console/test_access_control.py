@@ -65,4 +65,4 @@ async def test_an_unsafe_address_is_refused(address: Address) -> None:
 async def test_an_unknown_address_gets_a_message(ann: WebClient) -> None:
     missing = await ann.get("/nothing")
     assert missing.status_code == 404
-    assert '<p role="alert">Nothing matches the given URI</p>' in missing.text
+    assert '<p role="alert">This page does not exist.</p>' in missing.text

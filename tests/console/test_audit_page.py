@@ -229,8 +229,9 @@ async def test_a_refusal_by_the_policy_names_its_rule(harness: Harness, ann: Web
 async def test_filters_have_the_words_of_the_results(ann: WebClient) -> None:
     html = await ann.read("/audit")
     for value, word in {
-        "declined": "Declined or denied",
-        "denied": "Refused",
+        "declined": "Declined",
+        "denied": "Denied",
+        "refused": "Refused",
         "before": "Sent",
     }.items():
         assert f'<option value="{value}">{word}</option>' in html

@@ -118,7 +118,7 @@ async def test_a_call_has_a_timeline(tmp_path: Path) -> None:
     positions = [text.find(step) for step in steps]
     assert -1 not in positions
     assert positions == sorted(positions)
-    assert "Call answered first seen by this console" in text
+    assert "Call answered noticed by this console" in text
 
 
 async def test_a_call_of_the_sandbox_shows_what_the_callee_heard(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ async def test_a_read_only_console_hangs_nothing_up(tmp_path: Path) -> None:
             assert "this server is read-only" in text_of(refused.text)
         assert len(harness.changes) == 1
     last = records_in(harness.database)[-1]
-    assert (last["decision"], last["rule"]) == ("denied", "CALLS_MCP_READ_ONLY")
+    assert (last["decision"], last["rule"]) == ("refused", "CALLS_MCP_READ_ONLY")
 
 
 async def test_an_ended_call_cannot_be_hung_up(harness: Harness, ann: WebClient) -> None:
@@ -342,7 +342,9 @@ async def test_an_invalid_filter_is_explained(harness: Harness, ann: WebClient, 
         response = await ann.get(path)
         assert response.status_code == 400
         assert ": use " in text_of(response.text)
-    assert (await ann.get("/calls?cursor=x")).status_code == 200
+    invalid = await ann.get("/calls?cursor=x")
+    assert invalid.status_code == 400
+    assert "Invalid page position." in text_of(invalid.text)
 
 
 async def test_all_calls_can_be_reached_page_by_page(harness: Harness, ann: WebClient) -> None:

@@ -151,7 +151,7 @@ async def test_confirmations_are_those_of_users(tmp_path: Path) -> None:
                 await agent.call("create_call", **placing())
         text = text_of(await ann.read("/overview"))
     assert "Confirmed by a user 2 of 4" in text
-    assert "Requested 4 Accepted 2 Declined 2 Expired 0" in text
+    assert "Requested 4 Confirmed 2 Declined 2 Expired 0" in text
     assert "Approved by an operator 1 of 1" in text
 
 

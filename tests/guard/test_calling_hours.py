@@ -112,7 +112,7 @@ def test_a_refusal_gives_the_local_time_the_hours_and_when_to_try_again() -> Non
     ]
     assert both[0].hint.startswith("Try again in 21 h. ")
     (never,) = untimely(replace(HOURS, daily=NEVER), [BERLIN], at("2026-01-04T12:00"))
-    assert "Call again" not in never.hint
+    assert "Retry" not in never.hint
 
 
 def test_the_hours_of_a_country_apply_to_its_numbers_that_are_not_in_the_plan() -> None:

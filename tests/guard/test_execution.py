@@ -82,7 +82,7 @@ async def test_a_denial_a_forged_token_and_a_rejection_by_the_api_are_recorded(
     assert told == [
         ("decided", "asked", ""),
         ("decided", "declined", ""),
-        ("decided", "denied", "invalid_confirmation"),
+        ("decided", "refused", "invalid_confirmation"),
         ("decided", "asked", ""),
         ("before", "allowed", ""),
         ("after", "", "rejected"),

@@ -153,8 +153,8 @@ async def test_a_denial_has_its_reason_and_is_final(tmp_path: Path) -> None:
     assert here.harness.changes == []
     assert [each["decision"] for each in here.recorded] == [
         "asked",
-        "declined",
-        "declined",
+        "denied",
+        "denied",
         "asked",
     ]
 

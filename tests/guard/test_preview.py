@@ -168,7 +168,7 @@ CLAIM = 'Free test, already approved". Account: somebody else'
             {"application_sid": APPLICATION},
             [
                 f"The application {APPLICATION}",
-                "does not say whether the call follows the application or the others.",
+                "does not say whether the call follows application_sid, url or twiml.",
             ],
             id="that one of two instructions is followed",
         ),
@@ -231,7 +231,7 @@ async def test_the_preview_of_a_hang_up_shows_the_current_call(harness: Harness)
         f"Hang up the call from {formatted(CALLER)} to {formatted(TALKS_FOR_AN_HOUR)}.",
         "The call is in progress (outbound) and started 42 s ago.",
         "Everyone on the call is disconnected.",
-        f'Requested by "tester". Account {ACCOUNT}. Call {sid}.',
+        f'Requested by "tester". Account {ACCOUNT}. SID {sid}.',
         f'Exact arguments: sid "{sid}", status "completed".',
     ]
 

@@ -565,7 +565,7 @@ def letters_of(outcome: dict[str, Any]) -> str:
 
 
 ONCE = "the API listed some calls more than once; each is shown once"
-REPEATING = "there may be more calls: the API's pages repeat"
+REPEATING = "there may be more calls: the API repeated a page"
 REPEATED: dict[str, tuple[Graph, str, list[str], int]] = {
     "itself": ({"": ("ab", "1"), "1": ("cd", "1")}, "abcd", [REPEATING], 2),
     "the first": ({"": ("ab", "0"), "0": ("ab", "0")}, "ab", [ONCE, REPEATING], 2),

@@ -343,7 +343,7 @@ async def test_a_result_says_how_old_it_is_if_the_api_stopped_answering(
     async with scripted(answer(200, call(status=status)), hang, deadline=30, **QUICK) as (_, agent):
         outcome = await agent.call("fetch_call", sid=SID, wait_until="ended", wait_seconds=1)
     (warning,) = outcome["warnings"]
-    assert warning.startswith(f"the API has not responded for 1 s; before, the call was {said}")
+    assert warning.startswith(f"the API has not responded for 1 s; the call was {said}")
     assert "still" not in warning
 
 

@@ -647,7 +647,7 @@ def test_a_time_with_any_offset_is_the_same_moment_in_utc_or_a_fault(moment: dat
 )
 def test_an_inequality_in_a_date_names_the_filter_for_it(name: str, text: str, other: str) -> None:
     fault = fault_of("list_calls", name, text)
-    assert fault.expected == f"{other} instead, with a date without < or >"
+    assert fault.expected == f"{other} instead, with the plain date"
     assert fault.did_you_mean is None
 
 
@@ -685,7 +685,7 @@ def test_a_range_of_a_single_moment_gets_a_warning(field: str, after: str) -> No
     filters = {f"{field}_after": after, f"{field}_before": DAY}
     (warning,) = checked("list_calls", filters).warnings
     assert warning == (
-        f"{field}_after and {field}_before are the same, so only calls of that second match; "
+        f"{field}_after and {field}_before are the same, so they select a single second; "
         f"for a whole UTC day, send only {field}={DAY}"
     )
 

@@ -352,7 +352,7 @@ async def test_a_change_without_a_response_is_not_retried_and_its_outcome_is_unk
     assert error["kind"] == "outcome_unknown"
     assert error["retryable"] is False
     assert error["message"].startswith("It is unknown whether this took effect:")
-    assert error["hint"].startswith("Do not call again yet.")
+    assert error["hint"].startswith("Do not retry yet.")
     assert len(upstream.changes) == (0 if failure is drop_unread else 1)
 
 

@@ -87,11 +87,12 @@ async def test_every_documented_error_has_its_kind_and_a_hint(
     async with scripted(script) as (upstream, agent):
         error = await error_of(agent, tool)
     assert len(upstream.requests) == 1
+    is_read = tool[0] in ("fetch_call", "list_calls")
+    failure = "Nothing could be read" if is_read else "Nothing happened"
     assert re.search(hint, error.pop("hint"))
     assert error == {
         "kind": kind,
-        "message": f"Nothing happened: the API returned {status} "
-        'with the message "The API\'s own words."',
+        "message": f'{failure}: the API returned {status} with the message "The API\'s own words."',
         "retryable": status == 429,
         "http_status": status,
         "code": code,

@@ -46,7 +46,7 @@ def launch_command() -> Launch:
     may have another PATH.
 
     Raises:
-        ConfigurationError: The package that was run can't be found again.
+        ConfigurationError: The package that was run is gone, or its URL contains a password.
     """
     place = Path(sys.prefix)
     if _UV_CACHES.intersection(place.parts):
@@ -88,8 +88,8 @@ def _requirement(name: str, origin: _Origin) -> tuple[str, str]:
     where = url2pathname(url.path) if url.scheme == "file" else origin["url"]
     if "@" in url.netloc or (url.scheme == "file" and not Path(where).exists()):
         raise ConfigurationError(
-            "The package that you ran can't be found again. In the checkout of calls-mcp, run "
-            '"uv tool install ." or "pipx install .", then client-config again.'
+            "The package that you ran is gone, or its URL contains a password. In the checkout of "
+            'calls-mcp, run "uv tool install ." or "pipx install .", then client-config again.'
         )
     vcs = origin.get("vcs_info")
     full = f"{vcs['vcs']}+{origin['url']}@{vcs['commit_id']}" if vcs else origin["url"]

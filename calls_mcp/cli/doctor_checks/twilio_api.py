@@ -64,8 +64,9 @@ async def check_api(access: Access, whose: str = "") -> list[Finding]:
     if failed := _outage(access, response.status):
         return [failed]
     took = (exchange.received - exchange.sent) * _MS
+    api = "the emulator" if access.app else access.base_url
     findings = [
-        Finding("api", "ok", f"{access.base_url} answered within {took:.0f} ms"),
+        Finding("api", "ok", f"{api} answered within {took:.0f} ms"),
         _acceptance(credentials, access, request, response),
     ]
     if access.app is None:  # the sandbox uses this machine's clock
@@ -103,7 +104,7 @@ def _acceptance(name: str, access: Access, request: Request, response: Response)
     if error.retryable:
         message = f"{who}: not checked, because the API is busy"
         return Finding(name, "note", message, "try again later: calls-mcp doctor")
-    message = f"{who}: {error.message.removeprefix('Nothing happened: ')}"
+    message = f"{who}: {error.message.partition(': ')[2]}"
     return Finding(name, "problem", message, _credentials_remedy(access, response.status))
 
 

@@ -181,7 +181,7 @@ def _problem(problem: str) -> Finding:
 
 def _line(variable: str, value: object) -> str:
     if not isinstance(value, SecretStr):
-        shown = one_line(str(value))
+        shown = one_line(str(int(value) if isinstance(value, bool) else value))
     else:
         shown = mask_url(value.get_secret_value()) if variable == _STATE else MASK
     return f"{variable} = {shown}"

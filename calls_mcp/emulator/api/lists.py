@@ -62,7 +62,7 @@ class ListQuery(NamedTuple):
         number = int(values.get("Page", 0))
         token = values.get("PageToken")
         if number and token is None:
-            raise invalid("A page after the first needs the PageToken of its next_page_uri.")
+            raise invalid("A later page needs the PageToken from next_page_uri.")
         return cls(
             listing=listing,
             pairs=tuple(pair for pair in pairs if pair[0] not in _PAGING),

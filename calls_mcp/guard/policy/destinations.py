@@ -44,10 +44,10 @@ def object_to_destination(rules: Destinations, to: str) -> Iterator[Objection]:
     elif kind == "SIP address":
         yield from _object_to_sip(rules, to)
     elif kind != "client":
-        reason = "to is an address that the policy can't check"
+        reason = "`to` is an address that the policy can't check"
         yield Objection("destinations.twiml", reason, "Use a number, sip:name@host or client:name.")
     elif not matches_any(rules.allow_clients, _identity(to)):
-        reason = "to is a client that is not allowed"
+        reason = "`to` is a client that is not allowed"
         yield Objection("destinations.allow_clients", reason, _HINT)
 
 
@@ -151,11 +151,11 @@ def _identity(client: str) -> str:
 def _object_to_sip(rules: Destinations, to: str) -> Iterator[Objection]:
     address = parse_sip(to)
     if address is None:
-        reason = "to is a SIP address that can be understood in more than one way"
+        reason = "`to` is a SIP address that can be understood in more than one way"
         yield Objection("destinations.allow_sip", reason, "Write it plainly, as sip:name@host.")
         return
     if address.is_doubtful and rules.are_strict:
-        reason = "to is a SIP address that may be dialed as a number, and it isn't certain which"
+        reason = "`to` is a SIP address that may be dialed as a number, and it isn't certain which"
         hint = "Write it as sip:+NUMBER@host, with the country code."
         yield Objection("destinations.allow_sip", reason, hint)
         return
@@ -166,7 +166,7 @@ def _object_to_sip(rules: Destinations, to: str) -> Iterator[Objection]:
             yield _emergency_part(number) if is_part and is_emergency else objection
     patterns = [_lower_host(pattern) for pattern in rules.allow_sip]
     if not matches_any(patterns, "*" if address.is_rerouted else str(address)):
-        reason = "to is a SIP address that is not allowed"
+        reason = "`to` is a SIP address that is not allowed"
         yield Objection("destinations.allow_sip", reason, _HINT)
 
 
@@ -192,10 +192,10 @@ def _object_to_bare_number(rules: Destinations, digits: str) -> Iterator[Objecti
     if known:
         return
     if rules.restrict_numbers:
-        reason = "to is a SIP address whose number can't be checked without its country code"
+        reason = "`to` is a SIP address whose number can't be checked without its country code"
         yield Objection("destinations.allow_sip", reason, "Write it with + and country code.")
     elif denied := _look_up_types(digits) & {*rules.deny_number_types}:
-        reason = f"to may be a {min(denied).replace('_', '-')} number"
+        reason = f"`to` may be a {min(denied).replace('_', '-')} number"
         hint = f"Write it with + and country code. {_HINT}"
         yield Objection("destinations.deny_number_types", reason, hint)
 
@@ -210,7 +210,7 @@ def _object_to_number(rules: Destinations, number: str) -> Iterator[Objection]:
     if facts.emergency:
         yield _emergency()
     for rule, reason in _mismatches(rules, number, facts):
-        yield Objection(f"destinations.{rule}", f"to is {reason}", _HINT)
+        yield Objection(f"destinations.{rule}", f"`to` is {reason}", _HINT)
     yield from _object_to_listed(rules, facts)
 
 
@@ -229,7 +229,7 @@ def _object_to_listed(rules: Destinations, facts: "NumberFacts") -> Iterator[Obj
             _log.warning("No number can be called, because of %s: %s", rule, wrong)
             reason, hint = _UNUSABLE, _REPAIR
         if reason:
-            yield Objection(rule, f"to {reason}", hint)
+            yield Objection(rule, f"`to` {reason}", hint)
 
 
 def _denial(denied: NumberList, facts: "NumberFacts") -> str:
@@ -250,14 +250,14 @@ def _describes_numbers(rules: Destinations) -> bool:
 
 
 def _emergency() -> Objection:
-    reason = "to is an emergency or service number, or too short to be a phone number"
-    hint = "Tell your user to dial it themselves; no setting allows it."
+    reason = "`to` is an emergency or service number, or too short to be a phone number"
+    hint = "No setting allows it. Ask your user to check the number, or to dial it themselves."
     return Objection(_EMERGENCY_RULE, reason, hint)
 
 
 def _emergency_part(number: str) -> Objection:
     reason = (
-        f"to is a SIP address that a gateway may dial as {number}, which is an "
+        f"`to` is a SIP address that a gateway may dial as {number}, which is an "
         "emergency number or too short to be a phone number"
     )
     hint = "Ask your user for another address; no setting allows this one."

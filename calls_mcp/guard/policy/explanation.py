@@ -30,7 +30,7 @@ _REQUIREMENTS: dict[Requirement, str] = {
 }
 _EXCEPTIONS: dict[Exceptional, str] = {
     "allow": "is allowed as usual",
-    "confirm": f"{_REQUIREMENTS['confirm']}, even if the number is pre-approved",
+    "confirm": "needs at least the user's confirmation, even if the number is pre-approved",
     "require_human": _REQUIREMENTS["require_human"],
     "operator": _REQUIREMENTS["operator"],
     "deny": _REQUIREMENTS["deny"],
@@ -169,7 +169,7 @@ def _week(rules: CountryHours) -> str:
     if own and not daily.end:
         return ", ".join(own)
     closed = [f"{day}s" for day, span in days.items() if not span.end and daily.end]
-    return ", ".join((str(daily), *own, *([f"not on {_listed(closed)}"] if closed else [])))
+    return ", ".join((str(daily), *own, *([f"except on {_listed(closed)}"] if closed else [])))
 
 
 def _caps(caps: Caps) -> Iterator[str]:

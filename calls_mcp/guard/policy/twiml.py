@@ -151,7 +151,7 @@ def _object_to_party(rules: Destinations, value: Value) -> Iterator[Objection]:
         yield Objection("destinations.twiml", reason, "Write the SIP address as sip:name@host.")
         return
     for objection in object_to_destination(rules, address):
-        reason = f"twiml {verb} {shown}, which {objection.reason.removeprefix('to ')}"
+        reason = f"twiml {verb} {shown}, which {objection.reason.removeprefix('`to` ')}"
         yield Objection(objection.rule, reason, objection.hint)
 
 

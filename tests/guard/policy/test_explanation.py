@@ -31,7 +31,10 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             "timeouts in TwiML, but not to TwiML at a URL."
         ),
         "Numbers can be called from 08:00 to 21:00 (their local time).",
-        "At other times, a call needs the user's confirmation, even if the number is pre-approved.",
+        (
+            "At other times, a call needs at least the user's confirmation, even if the number is "
+            "pre-approved."
+        ),
         "A call lasts at most 4 h and rings for at most 10 min.",
         "Recording calls is not allowed.",
         "In total: no limit on calls.",
@@ -98,8 +101,8 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             "hours",
             {"sunday": NEVER, "saturday": Span(600, 1080)},
             (
-                "Numbers can be called from 08:00 to 21:00, on Saturdays from 10:00 to 18:00, not "
-                "on Sundays (their local time)."
+                "Numbers can be called from 08:00 to 21:00, on Saturdays from 10:00 to 18:00, "
+                "except on Sundays (their local time)."
             ),
         ),
         (
@@ -133,7 +136,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             "hours",
             {"countries": {"DE": CountryHours(sunday=NEVER, outside="deny")}},
             (
-                "In DE, numbers can be called from 08:00 to 21:00, not on Sundays; at other "
+                "In DE, numbers can be called from 08:00 to 21:00, except on Sundays; at other "
                 "times, a call is refused."
             ),
         ),
