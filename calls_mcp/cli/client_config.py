@@ -8,9 +8,17 @@ from pathlib import Path
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from calls_mcp.cli.clients import CLIENTS, Client, Entry, absolute
-from calls_mcp.cli.clients.config_file import Unchangeable, Written, merged, write
-from calls_mcp.cli.clients.server_command import Launch, launch_command
+from calls_mcp.cli.client_files import (
+    CLIENTS,
+    Client,
+    Entry,
+    Unchangeable,
+    Written,
+    absolute,
+    merged,
+    write,
+)
+from calls_mcp.cli.launch_command import Launch, launch_command
 from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import say, show_json, warn
 from calls_mcp.errors import ConfigurationError

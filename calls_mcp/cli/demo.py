@@ -18,8 +18,8 @@ from mcp.client import ClientRequestContext
 from mcp_types import ElicitRequestParams, ElicitResult, TextContent, TextResourceContents
 
 from calls_mcp.audit.verification import describe, verify
-from calls_mcp.cli.clients import CLIENTS
-from calls_mcp.cli.clients.server_command import launch_command
+from calls_mcp.cli.client_files import CLIENTS
+from calls_mcp.cli.launch_command import launch_command
 from calls_mcp.cli.terminal import Color, painted, say
 from calls_mcp.emulator import (
     DEFAULT_ACCOUNT,

@@ -13,8 +13,8 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from calls_mcp import __version__
-from calls_mcp.cli.clients import CLIENTS
-from calls_mcp.cli.clients.server_command import Launch, launch_command
+from calls_mcp.cli.client_files import CLIENTS
+from calls_mcp.cli.launch_command import Launch, launch_command
 from calls_mcp.errors import ConfigurationError
 from tests.cli.test_main import run
 from tests.docs.pages import PAGES, ROOT, Block, blocks
@@ -362,7 +362,7 @@ def test_a_special_file_is_not_changed(kind: str, home: Path) -> None:
     SPECIAL[kind](file)
     before = file.lstat()
     with pytest.MonkeyPatch.context() as patch:  # in case of a bug, this machine keeps its device
-        patch.setattr("calls_mcp.cli.clients.config_file.replace_file", pytest.fail)
+        patch.setattr("calls_mcp.cli.client_files.replace_file", pytest.fail)
         told = configured("cursor", "--write", "--file", file, status=2).stderr
     assert told.startswith("calls-mcp: ")
     assert told.count("\n") == 1

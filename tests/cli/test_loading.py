@@ -33,7 +33,7 @@ def test_serving_on_stdio_loads_none_of_the_other_commands() -> None:
     loaded = modules_loaded_by("serve", "--sandbox")
     assert "calls_mcp.server.stdio" in loaded
     others = tuple(
-        f"calls_mcp.cli.{name}" for name in ("approvals", "call", "clients", "doctor", "terminal")
+        f"calls_mcp.cli.{name}" for name in ("approvals", "call", "client_", "doctor", "terminal")
     )
     assert not [name for name in loaded if name.startswith(others)]
 
