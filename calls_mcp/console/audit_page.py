@@ -17,8 +17,8 @@ from starlette.routing import Route
 from calls_mcp.audit.records import ORDER, parse
 from calls_mcp.audit.search import AuditReader, Filter
 from calls_mcp.audit.verification import Report, Verifier, describe
-from calls_mcp.console.audit_wording import DECISION_WORDS, PHASE_WORDS, summarize
 from calls_mcp.console.context import ConsoleContext
+from calls_mcp.console.events import DECISION_WORDS, PHASE_WORDS, summarize
 from calls_mcp.console.exports import csv_row, download, is_csv
 from calls_mcp.console.reader_time import bounds, date_faults, zone_of
 from calls_mcp.console.templating import page

@@ -27,10 +27,10 @@ from calls_mcp.console.call_search import (
     sort_calls,
 )
 from calls_mcp.console.context import READER, ConsoleContext, TimedCache
+from calls_mcp.console.events import Observations, timeline
 from calls_mcp.console.exports import csv_row, download, is_csv
 from calls_mcp.console.requested_by import NOWHERE, Origin, read_origins
 from calls_mcp.console.templating import page, read_decision
-from calls_mcp.console.timeline import Observations, timeline
 from calls_mcp.errors import CallsError, InvalidArguments, StoreUnavailable
 from calls_mcp.storage.models import ApprovalRequest
 from calls_mcp.tools.catalog import Json
