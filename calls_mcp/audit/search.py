@@ -111,6 +111,18 @@ class Found:
         return bool(self.fields) and is_intact(self.line, self.fields)
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The principal that requested a call, and the operator who approved it, if any."""
+
+    requester: str
+    approver: str = ""
+
+
+NOWHERE = Origin("")
+"""The origin of a call that the audit log does not have."""
+
+
 class AuditReader:
     """Reads the log in the SQLite file at `path`, even while servers write to it. Methods block.
 
@@ -176,12 +188,16 @@ class AuditReader:
                         queries += ((*link, seq) for link in _links(record))
         return [found[seq] for seq in sorted(found)]
 
-    def placements(self, sids: Iterable[str]) -> dict[str, Fields]:
-        """Return the first record of the change that placed each call, by SID."""
+    def origins(self, sids: Iterable[str]) -> dict[str, Origin]:
+        """Return the origins of those of these calls that the log has, by SID."""
         with self._reading() as database:
             rows = database.execute(_PLACEMENTS, (json.dumps([*sids]),)).fetchall()
         found = ((_text(sid), parse(_line(body))) for sid, body in rows)
-        return {str(sid): record for sid, record in found if record}
+        return {
+            str(sid): Origin(str(record.get("principal", "")), str(record.get("decided_by") or ""))
+            for sid, record in found
+            if record
+        }
 
     def principals(self, since: str) -> list[str]:
         """Return the principals that placed the newest 1,000 calls since a time (ISO 8601 UTC)."""

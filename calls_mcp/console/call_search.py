@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 from starlette.requests import Request
 
+from calls_mcp.audit.search import NOWHERE, Origin
 from calls_mcp.console.reader_time import bounds, date_faults, zone_of
-from calls_mcp.console.requested_by import NOWHERE, Origin
 from calls_mcp.tools.call_summary import FINAL, LIVE
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import CallSummary

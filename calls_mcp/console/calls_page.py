@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from calls_mcp.audit.search import AuditReader
+from calls_mcp.audit.search import NOWHERE, AuditReader, Origin
 from calls_mcp.console.browser_sessions import Session, session_of
 from calls_mcp.console.call_search import (
     DIRECTIONS,
@@ -29,7 +29,6 @@ from calls_mcp.console.call_search import (
 from calls_mcp.console.context import READER, ConsoleContext, TimedCache
 from calls_mcp.console.events import Observations, timeline
 from calls_mcp.console.exports import csv_row, download, is_csv
-from calls_mcp.console.requested_by import NOWHERE, Origin, read_origins
 from calls_mcp.console.templating import page, read_decision
 from calls_mcp.errors import CallsError, InvalidArguments, StoreUnavailable
 from calls_mcp.storage.models import ApprovalRequest
@@ -237,7 +236,7 @@ class CallsPage:
     async def _read_origins(self, calls: Iterable[CallSummary]) -> Mapping[str, Origin]:
         try:
             sids = [call.sid for call in calls]
-            return await read_origins(self._console.audit_database, sids)
+            return await self._console.read_origins(sids)
         except CallsError:
             return {}  # the audit log's page reports the error
 

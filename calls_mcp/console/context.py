@@ -1,14 +1,16 @@
 """The objects that all pages of a console share."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
 import anyio
+import anyio.to_thread
 from starlette.exceptions import HTTPException
 
+from calls_mcp.audit.search import AuditReader, Origin
 from calls_mcp.console.browser_sessions import Sessions, TokenAuthenticator
 from calls_mcp.console.listen_address import Address
 from calls_mcp.guard.operator_decisions import Approvals
@@ -81,6 +83,16 @@ class ConsoleContext:
             outcome = await invoker.invoke(operation, arguments, caller, approval)
         await self.runtime.run_when_approved(outcome, operation, arguments, caller)
         return outcome
+
+    async def read_origins(self, sids: Iterable[str]) -> Mapping[str, Origin]:
+        """Return who requested and who approved these calls, by SID, from the audit log.
+
+        Raises:
+            ConfigurationError: The audit log can't be read.
+        """
+        if self.audit_database is None:
+            return {}
+        return await anyio.to_thread.run_sync(AuditReader(self.audit_database).origins, sids)
 
 
 class TimedCache(Generic[_T]):

@@ -19,12 +19,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from calls_mcp.audit.search import AuditReader
+from calls_mcp.audit.search import NOWHERE, AuditReader, Origin
 from calls_mcp.console.charts import bars, columns
 from calls_mcp.console.context import ConsoleContext, TimedCache
 from calls_mcp.console.reader_time import zone_of
 from calls_mcp.console.recent_calls import MAX_CALLS, RecentCalls
-from calls_mcp.console.requested_by import NOWHERE, Origin, read_origins, root_sid
 from calls_mcp.console.statistics import DecisionRecord, Statistics, count
 from calls_mcp.console.templating import length_of_time, page, words
 from calls_mcp.errors import CallsError
@@ -147,11 +146,11 @@ class OverviewPage:
 
     async def _read_origins(self, calls: Iterable[CallSummary]) -> Mapping[str, Origin]:
         """Return the origins of all calls with a cost, by SID. Only those of new ones are read."""
-        database, known = self._console.audit_database, self._origins
-        if database is None:
+        if self._console.audit_database is None:
             return {}
-        sids = {root_sid(call) for call in calls if call.cost}
-        found = await read_origins(database, sids - known.keys())
+        known = self._origins
+        sids = {call.root_sid for call in calls if call.cost}
+        found = await self._console.read_origins(sids - known.keys())
         self._origins = {sid: known.get(sid) or found.get(sid, NOWHERE) for sid in sids}
         return self._origins
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from statistics import median
 from typing import NamedTuple, Self
 
-from calls_mcp.console.requested_by import Origin, root_sid
+from calls_mcp.audit.search import Origin
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.tools.call_summary import FINAL
 from calls_mcp.tools.catalog import Json
@@ -124,7 +124,7 @@ def count(
         requester_costs=_sum_costs(
             (origins[sid].requester or _ELSEWHERE, call)
             for call in charged
-            if (sid := root_sid(call)) in origins
+            if (sid := call.root_sid) in origins
         ),
         confirmations=_count_confirmations(records),
         approvals=approvals,

@@ -181,6 +181,11 @@ class CallSummary(Content):
     group_sid: Term = None
 
     @property
+    def root_sid(self) -> str:
+        """The SID of the call that started this one, or its own."""
+        return self.parent_call_sid or self.sid
+
+    @property
     def cut(self) -> tuple[str, ...]:
         """Return which texts were too long, such as `from was cut to 512 characters`."""
         texts = (self.from_, self.to, self.forwarded_from, self.caller_name)

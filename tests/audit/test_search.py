@@ -7,7 +7,7 @@ import pytest
 
 from calls_mcp.audit import search
 from calls_mcp.audit.records import Fields
-from calls_mcp.audit.search import AuditReader, Filter
+from calls_mcp.audit.search import AuditReader, Filter, Origin
 from tests.audit.logs import SID, append, database_log, fields, spoil
 
 
@@ -27,14 +27,15 @@ def test_the_records_about_a_call_are_found_however_old_they_are(
     monkeypatch.setattr(search, "_FARTHEST", 3)
     request = {"sid": "", "approval_id": "a"}
     asked, approved = fields() | request, fields() | request
-    before = fields(phase="before") | request | {"id": "change"}
+    before = fields(phase="before") | request | {"id": "change", "principal": "front desk"}
+    before["decided_by"] = "ann"
     after = fields(phase="after") | {"id": "change"}
     replayed = fields() | request  # later than the call
     path = tmp_path / "audit.db"
     append(path, asked, *OTHERS, approved, before, *OTHERS, after, replayed, *OTHERS)
     reader = AuditReader(path)
     assert [record["seq"] for record in reader.about(SID)] == [1, 11, 12, 22]
-    assert {sid: record["seq"] for sid, record in reader.placements([SID]).items()} == {SID: 12}
+    assert reader.origins([SID]) == {SID: Origin("front desk", "ann")}
 
 
 def test_a_log_with_an_edited_record_gets_its_indexes(tmp_path: Path) -> None:
