@@ -13,7 +13,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import ResourceUpdated
 
 from calls_mcp.errors import PolicyDenied
-from calls_mcp.guard.policy.accounts import judge_account
+from calls_mcp.guard.policy.tool_call_rules import judge_account
 from calls_mcp.observability import correlation
 from calls_mcp.server.permissions import (
     Context,

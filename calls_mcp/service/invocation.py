@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from calls_mcp.errors import InvalidArguments, InvocationError, PolicyDenied, Unavailable
-from calls_mcp.guard.policy.accounts import judge_account
 from calls_mcp.guard.policy.rules import Policy
-from calls_mcp.guard.tool_calls import count_tool_call
+from calls_mcp.guard.policy.tool_call_rules import count_tool_call, judge_account
 from calls_mcp.observability import telemetry
 from calls_mcp.service.listing import Cursors, collect
 from calls_mcp.service.waiting import Wait, Waiting

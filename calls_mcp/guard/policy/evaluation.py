@@ -6,13 +6,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, get_args
 
 from calls_mcp.errors import PolicyDenied
-from calls_mcp.guard.policy.accounts import judge_account, object_to_account
 from calls_mcp.guard.policy.destinations import (
     allows_caller,
     object_to_destination,
     pre_approves,
 )
 from calls_mcp.guard.policy.rules import CallerIds, Caps, Objection, Policy, Requirement
+from calls_mcp.guard.policy.tool_call_rules import judge_account, object_to_account
 from calls_mcp.guard.policy.twiml import (
     dialed,
     may_reach_others,

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from calls_mcp.errors import PolicyDenied
-from calls_mcp.guard.policy.accounts import judge_account
 from calls_mcp.guard.policy.evaluation import Judgement, judge
 from calls_mcp.guard.policy.rules import Requirement
+from calls_mcp.guard.policy.tool_call_rules import judge_account
 from calls_mcp.tools.catalog import Confirm
 from calls_mcp.tools.outcome import Failure
 from calls_mcp.tools.validation import Arguments
