@@ -18,10 +18,10 @@ from calls_mcp.emulator.addresses import (
     number_sid,
 )
 from calls_mcp.emulator.api import parameters
-from calls_mcp.emulator.api.endpoints import account_route, form_pairs, query_pairs
+from calls_mcp.emulator.api.endpoints import account_route, call_in_path, form_pairs, query_pairs
 from calls_mcp.emulator.api.lists import Listing, ListQuery, Resource
 from calls_mcp.emulator.api.parameters import Pairs, Values, checked
-from calls_mcp.emulator.api_errors import CALL_STATE, invalid, not_found
+from calls_mcp.emulator.api_errors import CALL_STATE, invalid
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.clock import rfc2822
@@ -110,32 +110,26 @@ class CallsApi:
 
     async def _fetch(self, request: Request) -> Response:
         query_pairs(request)
-        return self._response(self._find(request))
+        return self._response(call_in_path(request, self.store))
 
     async def _update(self, request: Request) -> Response:
         values = _update_values(await form_pairs(request, parameters.UPDATE))
         with self.store.transaction() as now:
-            call = _updated(self._find(request), values, now)
+            call = _updated(call_in_path(request, self.store), values, now)
             self.switchboard.update(call)
             if "Url" in values or "Twiml" in values:
                 self.switchboard.redirect(call.sid, _instructions(values), _fallback(values))
-            return self._response(self._find(request))
+            return self._response(call_in_path(request, self.store))
 
     async def _delete(self, request: Request) -> Response:
         query_pairs(request)
         with self.store.transaction():
-            call = self._find(request)
+            call = call_in_path(request, self.store)
             if call.live:
                 state = f"still live ({call.status})"
                 raise invalid(f"Call {call.sid} is {state}. It cannot be deleted.", CALL_STATE)
             self.store.delete(call.sid)
         return Response(status_code=HTTPStatus.NO_CONTENT)
-
-    def _find(self, request: Request) -> Call:
-        call = self.store.get(cast("str", request.path_params["sid"]))
-        if call is None:
-            raise not_found(request.url.path)
-        return call
 
     def _response(self, call: Call, status: HTTPStatus = HTTPStatus.OK) -> Response:
         return JSONResponse(resource(call, self.account), status)

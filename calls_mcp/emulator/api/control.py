@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from html import escape
-from typing import Annotated, Any, NamedTuple, TypeVar, cast
+from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from calls_mcp.emulator.api.calls import price
-from calls_mcp.emulator.api.endpoints import Endpoint, refuse, route
+from calls_mcp.emulator.api.endpoints import Endpoint, call_in_path, refuse, route
 from calls_mcp.emulator.api.middleware import Fault, FaultInjection, RequestLog
-from calls_mcp.emulator.api_errors import ApiError, describe, invalid, not_found
+from calls_mcp.emulator.api_errors import ApiError, describe, invalid
 from calls_mcp.emulator.call_lifecycle import Call
 from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.callbacks import Callback, CallbackSender
@@ -184,12 +184,12 @@ class ControlApi:
         return JSONResponse({"sid": call.sid}, 201)
 
     async def _transcript(self, request: Request) -> Response:
-        call = self._find(request)
+        call = call_in_path(request, self.store)
         entries = self.store.transcripts.of(call.sid)
         return JSONResponse({"transcript": [_entry(call, each) for each in entries]})
 
     async def _transcript_text(self, request: Request) -> Response:
-        call = self._find(request)
+        call = call_in_path(request, self.store)
         lines = (each.line(call.ring_at) for each in self.store.transcripts.of(call.sid))
         text = "".join(f"{line}\n" for line in lines) or "Nothing has happened in this call.\n"
         refresh = {"Refresh": str(REFRESH)} if call.live else {}  # for browsers
@@ -206,14 +206,8 @@ class ControlApi:
 
     def _react(self, request: Request, reaction: Reaction) -> Response:
         with self.store.transaction():
-            self.switchboard.react(self._find(request).sid, reaction)
+            self.switchboard.react(call_in_path(request, self.store).sid, reaction)
         return Response(status_code=204)
-
-    def _find(self, request: Request) -> Call:
-        call = self.store.get(cast("str", request.path_params["sid"]))
-        if call is None:
-            raise not_found(request.url.path)
-        return call
 
     async def _faults(self, _: Request, status: int = 200) -> Response:
         armed = self.faults.armed

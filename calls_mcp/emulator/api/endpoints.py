@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_mcp.emulator.api.parameters import Pairs, Parameter
 from calls_mcp.emulator.api_errors import ApiError, invalid, not_found
+from calls_mcp.emulator.call_lifecycle import Call
+from calls_mcp.emulator.call_store import CallStore
 from calls_mcp.emulator.credentials import API_VERSION, Account
 
 FORM = "application/x-www-form-urlencoded"
@@ -82,6 +84,18 @@ def account_route(
             raise not_found(request.url.path)
 
     return route(f"/{API_VERSION}/Accounts/{{account}}{path}", endpoints, check)
+
+
+def call_in_path(request: Request, store: CallStore, parameter: str = "sid") -> Call:
+    """Return the call whose SID is in the path, as this parameter of the route.
+
+    Raises:
+        ApiError: There is no such call (404).
+    """
+    call = store.get(cast("str", request.path_params[parameter]))
+    if call is None:
+        raise not_found(request.url.path)
+    return call
 
 
 def refuse(_: Request, error: Exception) -> Response:

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from calls_mcp.emulator.api import parameters
-from calls_mcp.emulator.api.endpoints import account_route, form_pairs, query_pairs
+from calls_mcp.emulator.api.endpoints import account_route, call_in_path, form_pairs, query_pairs
 from calls_mcp.emulator.api.lists import Listing, ListQuery, Resource
 from calls_mcp.emulator.api.parameters import checked
 from calls_mcp.emulator.api_errors import CALL_STATE, invalid, not_found
@@ -64,7 +64,7 @@ class RecordingsApi:
         known = parameters.START_RECORDING
         values = checked(await form_pairs(request, known), known)
         with self.store.transaction() as now:
-            call = self.store.get(self._call_sid(request))
+            call = self.store.get(call_in_path(request, self.store, "call").sid)
             if call is None or call.status != "in-progress":
                 raise invalid("Only a call in progress can be recorded.", CALL_STATE)
             options = RecordingOptions.of(values)
@@ -93,7 +93,7 @@ class RecordingsApi:
         query = ListQuery.parse(_LISTING, query_pairs(request, parameters.LIST_RECORDINGS))
         filters = query.filters
         if "call" in request.path_params:
-            filters += (Filter("call_sid", "=", self._call_sid(request)),)
+            filters += (Filter("call_sid", "=", call_in_path(request, self.store, "call").sid),)
         with self.store.transaction():
             found = self.store.recordings.page(filters, query.size, query.anchor)
         resources = tuple(self._resource(recording, request) for recording in found.items)
@@ -118,13 +118,6 @@ class RecordingsApi:
         if not recording.duration:
             raise not_found(request.url.path)
         return Response(silence(recording.duration, recording.channels), media_type="audio/x-wav")
-
-    def _call_sid(self, request: Request) -> str:
-        """Return the SID of the call in the path. Raise ApiError (404) if there is no such call."""
-        sid = cast("str", request.path_params["call"])
-        if self.store.get(sid) is None:
-            raise not_found(request.url.path)
-        return sid
 
     def _find(self, request: Request) -> Recording:
         """Return the recording in the path. Raise ApiError (404) if there is none."""
