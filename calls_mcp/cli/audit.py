@@ -13,7 +13,7 @@ from time import sleep
 from types import FrameType
 from typing import get_args
 
-from calls_mcp.audit import audit_path
+from calls_mcp.audit.log import audit_path
 from calls_mcp.audit.records import Decision
 from calls_mcp.audit.search import AuditReader, Filter, Found
 from calls_mcp.audit.verification import Report, describe, verify

@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from calls_mcp.audit import audit_path
+from calls_mcp.audit.log import audit_path
 from calls_mcp.console.access_control import AccessControl
 from calls_mcp.console.approvals_page import ApprovalsPage
 from calls_mcp.console.audit_page import AuditPage

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
-from calls_mcp.audit import NOBODY, Authority, Decision, Entry
+from calls_mcp.audit.records import NOBODY, Authority, Decision, Entry
 from calls_mcp.errors import InvocationError, PolicyDenied
 from calls_mcp.guard.policy.destinations import party
 from calls_mcp.guard.policy.evaluation import action_of, judge, parties, strictest

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from calls_mcp.audit import NOBODY, AuditLog, Authority, Entry
+from calls_mcp.audit.log import AuditLog
+from calls_mcp.audit.records import NOBODY, Authority, Entry
 from calls_mcp.errors import (
     AuditUnavailable,
     InvalidConfirmation,

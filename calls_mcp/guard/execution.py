@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import anyio
 
-from calls_mcp.audit import Ending
+from calls_mcp.audit.records import Ending
 from calls_mcp.errors import AuditUnavailable, InvocationError, OutcomeUnknown, StoreUnavailable
 from calls_mcp.guard.change import Change
 from calls_mcp.guard.confirmations import as_used

@@ -7,7 +7,8 @@ from time import time
 
 import anyio
 
-from calls_mcp.audit import AuditLog, Authority, Entry, audit_path, open_audit
+from calls_mcp.audit.log import AuditLog, audit_path, open_audit
+from calls_mcp.audit.records import Authority, Entry
 from calls_mcp.errors import ConfigurationError, StoreUnavailable
 from calls_mcp.guard.approval_requests import is_alive
 from calls_mcp.observability.redaction import one_line

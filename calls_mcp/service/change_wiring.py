@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from calls_mcp.audit import AuditLog, audit_path, open_audit
+from calls_mcp.audit.log import AuditLog, audit_path, open_audit
 from calls_mcp.errors import AuditUnavailable, StoreUnavailable
 from calls_mcp.guard.approval_requests import ApprovalRequests
 from calls_mcp.guard.confirmations import Confirmations

@@ -7,9 +7,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from calls_mcp.audit import Authority, Entry
 from calls_mcp.audit.log import AuditTable
-from calls_mcp.audit.records import START, Fields, chain
+from calls_mcp.audit.records import START, Authority, Entry, Fields, chain
 from calls_mcp.tools.catalog import Json, load_operations
 
 CREATE = load_operations()["create_call"]

@@ -13,8 +13,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from calls_mcp.audit import AuditLog, Ending, audit_path, open_audit
-from calls_mcp.audit.records import ORDER
+from calls_mcp.audit.log import AuditLog, audit_path, open_audit
+from calls_mcp.audit.records import ORDER, Ending
 from calls_mcp.audit.verification import verify
 from calls_mcp.errors import AuditUnavailable
 from calls_mcp.service.runtime import Runtime

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calls_mcp.audit import Ending, Entry, Numbers, open_audit
-from calls_mcp.audit.masking import masked_arguments
-from calls_mcp.audit.records import START, chain, decision_fields, result_fields
+from calls_mcp.audit.log import open_audit
+from calls_mcp.audit.masking import Numbers, masked_arguments
+from calls_mcp.audit.records import START, Ending, Entry, chain, decision_fields, result_fields
 from calls_mcp.tools.catalog import Json
 from tests.audit.logs import CREATE, ENTRY, entry
 from tests.audit_records import lines_in

@@ -16,8 +16,8 @@ from typing import cast
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from calls_mcp.audit import AuditLog, Authority, Decision, Ending, Entry, audit_path, open_audit
-from calls_mcp.audit.records import START, chain, timestamp
+from calls_mcp.audit.log import AuditLog, audit_path, open_audit
+from calls_mcp.audit.records import START, Authority, Decision, Ending, Entry, chain, timestamp
 from calls_mcp.console import Address, open_console
 from calls_mcp.emulator import DEFAULT_ACCOUNT
 from calls_mcp.service.runtime import Runtime
