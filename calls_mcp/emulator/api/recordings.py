@@ -64,8 +64,8 @@ class RecordingsApi:
         known = parameters.START_RECORDING
         values = checked(await form_pairs(request, known), known)
         with self.store.transaction() as now:
-            call = self.store.get(call_in_path(request, self.store, "call").sid)
-            if call is None or call.status != "in-progress":
+            call = call_in_path(request, self.store, "call")
+            if call.status != "in-progress":
                 raise invalid("Only a call in progress can be recorded.", CALL_STATE)
             options = RecordingOptions.of(values)
             started = self.store.recordings.start(call.sid, "StartCallRecordingAPI", now, options)
