@@ -20,7 +20,7 @@ from calls_mcp.guard.operator_decisions import (
 from calls_mcp.observability.logs import silenced
 from calls_mcp.observability.redaction import one_line, quoted
 from calls_mcp.settings import Settings, load_settings
-from calls_mcp.storage.models import ApprovalRequest
+from calls_mcp.storage.records import ApprovalRequest
 from calls_mcp.tools.outcome import iso_time
 
 _USAGE = """\

@@ -15,7 +15,7 @@ from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.templating import page, read_decision
 from calls_mcp.errors import StoreUnavailable
 from calls_mcp.guard.operator_decisions import Approvals
-from calls_mcp.storage.models import ApprovalRequest, Position
+from calls_mcp.storage.records import ApprovalRequest, Position
 from calls_mcp.tools.catalog import Action
 
 _DECISIONS = {"approve": True, "deny": False}

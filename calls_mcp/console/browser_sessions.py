@@ -15,8 +15,8 @@ from starlette.requests import Request
 
 from calls_mcp.http.authentication import Verifier
 from calls_mcp.service.authorization import APPROVE, Grant, is_operator, normalized
-from calls_mcp.storage.models import ApprovalRequest
 from calls_mcp.storage.rate_limits import Limit, RateLimiter
+from calls_mcp.storage.records import ApprovalRequest
 
 _log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from calls_mcp.console.events import Observations, timeline
 from calls_mcp.console.exports import csv_row, download, is_csv
 from calls_mcp.console.templating import page, read_decision
 from calls_mcp.errors import CallsError, InvalidArguments, StoreUnavailable
-from calls_mcp.storage.models import ApprovalRequest
+from calls_mcp.storage.records import ApprovalRequest
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.outcome import Approval, CallSummary, Failure, Outcome
 

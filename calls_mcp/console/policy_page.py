@@ -19,7 +19,7 @@ from calls_mcp.guard.policy.explanation import explain_by_topic, requirements
 from calls_mcp.guard.policy.rules import Policy, Requirement, itemize, load_policy
 from calls_mcp.observability.redaction import MASK
 from calls_mcp.settings import Settings
-from calls_mcp.storage.models import DAY
+from calls_mcp.storage.records import DAY
 from calls_mcp.tools.outcome import iso_time
 
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")  # in Markdown, for docs/settings.md

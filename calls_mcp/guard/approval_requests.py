@@ -18,7 +18,12 @@ from calls_mcp.guard.change import Change
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.settings import Console
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import ApprovalRequest, Binding, OperatorDecision, PendingConfirmation
+from calls_mcp.storage.records import (
+    ApprovalRequest,
+    Binding,
+    OperatorDecision,
+    PendingConfirmation,
+)
 from calls_mcp.tools.outcome import Confirmation, Outcome, ReportProgress, iso_time
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from calls_mcp.guard.policy.hours_rules import Hours
 from calls_mcp.guard.policy.rules import Caps, Objection, Policy, Requirement
 from calls_mcp.guard.twiml_document import dialed_at_once
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.storage.models import DAY, Binding
+from calls_mcp.storage.records import DAY, Binding
 from calls_mcp.tools.call_summary import LONGEST_ADDRESS
 from calls_mcp.tools.humanize import plain
 from calls_mcp.tools.outcome import Caller, CallSummary, Outcome

@@ -10,7 +10,7 @@ from calls_mcp.errors import InvalidConfirmation, PolicyDenied
 from calls_mcp.guard.change import Stop
 from calls_mcp.guard.signing import Signer
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import Binding, PendingConfirmation
+from calls_mcp.storage.records import Binding, PendingConfirmation
 from calls_mcp.tools.outcome import Confirmation, Outcome, iso_time
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from calls_mcp.guard.repeated_calls import (
     noun,
 )
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import DAY, CallsTo, Frequency, TalkTime, until_room
 from calls_mcp.storage.rate_limits import Limit, LimitExceeded
+from calls_mcp.storage.records import DAY, CallsTo, Frequency, TalkTime, until_room
 from calls_mcp.tools.call_summary import CallSummary, summarize
 from calls_mcp.tools.humanize import about, counted, ordinal
 from calls_mcp.tools.outcome import Outcome, Risk

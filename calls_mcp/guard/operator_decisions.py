@@ -14,14 +14,14 @@ from calls_mcp.guard.approval_requests import is_alive
 from calls_mcp.observability.redaction import one_line
 from calls_mcp.settings import OUTCOME_GRACE, Settings
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import (
+from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.records import (
     ApprovalRequest,
     OperatorDecision,
     PendingPage,
     Position,
     StorageOptions,
 )
-from calls_mcp.storage.opening import open_storage
 from calls_mcp.tools.catalog import load_operations
 from calls_mcp.tools.outcome import Outcome
 

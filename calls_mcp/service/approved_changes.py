@@ -22,7 +22,7 @@ from calls_mcp.service.approvals_webhook import ApprovalsWebhook
 from calls_mcp.service.authorization import renewed_for
 from calls_mcp.service.invocation import Invoker
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import ApprovalRequest
+from calls_mcp.storage.records import ApprovalRequest
 from calls_mcp.tools.catalog import Json, Operation
 from calls_mcp.tools.outcome import Approval, Caller
 from calls_mcp.tools.validation import validate

@@ -22,8 +22,8 @@ from calls_mcp.service.approved_changes import ApprovedChanges, OpenInvoker
 from calls_mcp.service.background_tasks import BackgroundTasks
 from calls_mcp.settings import OUTCOME_GRACE, Access, Settings
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import StorageOptions
 from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.records import StorageOptions
 from calls_mcp.twilio.client import ClientPool
 
 _LEAST_WAIT = 2  # seconds

@@ -14,7 +14,8 @@ from typing import ClassVar, Literal
 import anyio
 
 from calls_mcp.errors import StoreUnavailable
-from calls_mcp.storage.models import (
+from calls_mcp.storage.rate_limits import Limit, LimitExceeded
+from calls_mcp.storage.records import (
     ApprovalRequest,
     CallsTo,
     ConfirmationState,
@@ -28,7 +29,6 @@ from calls_mcp.storage.models import (
     TalkTime,
     unknown_outcome,
 )
-from calls_mcp.storage.rate_limits import Limit, LimitExceeded
 from calls_mcp.tools.outcome import Outcome
 
 Kind = Literal["memory", "sqlite", "redis"]

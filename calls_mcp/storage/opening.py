@@ -8,7 +8,7 @@ import anyio
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.storage.database import SQLITE, database_path
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import StorageOptions
+from calls_mcp.storage.records import StorageOptions
 from calls_mcp.storage.sqlite import SqliteStorage
 
 

@@ -21,7 +21,8 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavailable
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import (
+from calls_mcp.storage.rate_limits import Limit, LimitExceeded
+from calls_mcp.storage.records import (
     DAY,
     WEEK,
     YEAR,
@@ -43,7 +44,6 @@ from calls_mcp.storage.models import (
     parse_requests,
     pending_page,
 )
-from calls_mcp.storage.rate_limits import Limit, LimitExceeded
 from calls_mcp.tools.outcome import Outcome
 
 # A password with special characters could be parsed as the host, which error messages show. The

@@ -14,7 +14,8 @@ from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavaila
 from calls_mcp.storage import restored_backup
 from calls_mcp.storage.database import Database, Query, querying
 from calls_mcp.storage.interface import Storage, explain
-from calls_mcp.storage.models import (
+from calls_mcp.storage.rate_limits import Limit, LimitExceeded
+from calls_mcp.storage.records import (
     DAY,
     WEEK,
     YEAR,
@@ -35,7 +36,6 @@ from calls_mcp.storage.models import (
     parse_requests,
     pending_page,
 )
-from calls_mcp.storage.rate_limits import Limit, LimitExceeded
 from calls_mcp.tools.outcome import Outcome
 
 _T = TypeVar("_T")

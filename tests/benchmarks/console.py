@@ -22,8 +22,8 @@ from calls_mcp.console import Address, open_console
 from calls_mcp.emulator import DEFAULT_ACCOUNT
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
-from calls_mcp.storage.models import ApprovalRequest, Binding
 from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.records import ApprovalRequest, Binding
 from calls_mcp.tools.catalog import Json, load_operations
 from calls_mcp.tools.outcome import Preview
 from tests.benchmarks.api import emulator

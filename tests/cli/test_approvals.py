@@ -13,7 +13,7 @@ import pytest
 from calls_mcp.cli.main import main
 from calls_mcp.emulator.testing import RunningEmulator
 from calls_mcp.storage.database import default_path
-from calls_mcp.storage.models import OperatorDecision, as_json
+from calls_mcp.storage.records import OperatorDecision, as_json
 from tests.audit_records import records_in
 from tests.cli.test_call import PLACE, changes
 from tests.guard.test_policy import policy

@@ -10,8 +10,8 @@ from xml.sax.saxutils import escape
 import anyio
 import pytest
 
-from calls_mcp.storage import models
-from calls_mcp.storage.models import ApprovalRequest, Binding, OperatorDecision, as_json
+from calls_mcp.storage import records
+from calls_mcp.storage.records import ApprovalRequest, Binding, OperatorDecision, as_json
 from calls_mcp.tools.outcome import Preview
 from tests.audit_records import records_in
 from tests.console.harness import (
@@ -299,13 +299,13 @@ async def test_a_page_reads_only_the_requests_it_shows_and_events_read_none(
     await harness.request_call()  # creates the file
     insert_requests(harness, 299)
     read = list[bytes | str]()
-    parse = models.parse_request
+    parse = records.parse_request
 
     def counted(request: str, decision: str | None = None) -> ApprovalRequest | None:
         read.append(request)
         return parse(request, decision)
 
-    monkeypatch.setattr(models, "parse_request", counted)
+    monkeypatch.setattr(records, "parse_request", counted)
     page = await ann.read("/approvals")
     assert page.count('<li id="row-') == 50
     assert len(read) <= 150  # also the newest, for the recent decisions

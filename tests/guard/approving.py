@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from calls_mcp.guard.approval_requests import ApprovalRequests
-from calls_mcp.storage.models import ApprovalRequest, Binding
+from calls_mcp.storage.records import ApprovalRequest, Binding
 from tests.harness import Agent, Harness
 
 

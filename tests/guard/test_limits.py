@@ -24,8 +24,8 @@ from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import DAY, StorageOptions
 from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.records import DAY, StorageOptions
 from calls_mcp.storage.sqlite import SqliteStorage
 from calls_mcp.tools.phone_number import formatted
 from calls_mcp.twilio.client import TwilioClient

@@ -15,8 +15,8 @@ from calls_mcp.audit.verification import verify
 from calls_mcp.errors import StoreUnavailable
 from calls_mcp.guard.approval_requests import ApprovalRequests
 from calls_mcp.guard.operator_decisions import Approvals, Decided, open_approvals
-from calls_mcp.storage.models import ApprovalRequest, StorageOptions
 from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.records import ApprovalRequest, StorageOptions
 from calls_mcp.storage.sqlite import SqliteStorage
 from calls_mcp.tools.outcome import ReportProgress
 from tests.audit_records import records_in

@@ -14,8 +14,8 @@ import pytest
 from calls_mcp.emulator import ManualClock
 from calls_mcp.service.approvals_webhook import ApprovalsWebhook
 from calls_mcp.service.background_tasks import open_background_tasks
-from calls_mcp.storage.models import ApprovalRequest, Binding, StorageOptions
 from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.records import ApprovalRequest, Binding, StorageOptions
 from calls_mcp.tools.outcome import Preview
 from tests.guard.test_operator_decisions import scene
 from tests.harness import placing

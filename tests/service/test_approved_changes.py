@@ -14,7 +14,7 @@ from calls_mcp.guard.approval_requests import Heartbeat
 from calls_mcp.guard.operator_decisions import Approvals, Progress, open_approvals
 from calls_mcp.service.approved_changes import ApprovedChanges
 from calls_mcp.service.runtime import Runtime
-from calls_mcp.storage.models import ApprovalRequest
+from calls_mcp.storage.records import ApprovalRequest
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
 from tests.guard.test_operator_decisions import Scene, scene

@@ -4,8 +4,8 @@ import pytest
 
 from calls_mcp.emulator import ManualClock
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import StorageOptions
 from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.records import StorageOptions
 
 
 @pytest.fixture

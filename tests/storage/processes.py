@@ -10,8 +10,8 @@ from typing import ParamSpec, TypeVar
 
 from calls_mcp.emulator import ManualClock
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import StorageOptions
 from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.records import StorageOptions
 
 COUNT = 4
 TIMES = 25

@@ -10,7 +10,8 @@ import redis
 
 from calls_mcp.emulator import ManualClock
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import (
+from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.records import (
     ApprovalRequest,
     Binding,
     OperatorDecision,
@@ -18,7 +19,6 @@ from calls_mcp.storage.models import (
     Position,
     StorageOptions,
 )
-from calls_mcp.storage.opening import open_storage
 from calls_mcp.tools.outcome import Preview, Risk
 
 pytestmark = pytest.mark.anyio

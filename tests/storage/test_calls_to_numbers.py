@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from calls_mcp.emulator import ManualClock
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import CallsTo, Frequency, StorageOptions
 from calls_mcp.storage.rate_limits import LimitExceeded
+from calls_mcp.storage.records import CallsTo, Frequency, StorageOptions
 from calls_mcp.storage.sqlite import SqliteStorage
 
 pytestmark = pytest.mark.anyio

@@ -10,9 +10,9 @@ import redis
 from calls_mcp.emulator import ManualClock
 from calls_mcp.errors import OutcomeNotStored, StoreUnavailable
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import Binding, PendingConfirmation, StorageOptions
 from calls_mcp.storage.opening import open_storage
 from calls_mcp.storage.rate_limits import Limit
+from calls_mcp.storage.records import Binding, PendingConfirmation, StorageOptions
 from calls_mcp.storage.sqlite import SqliteStorage
 from calls_mcp.tools.outcome import Outcome
 

@@ -15,7 +15,9 @@ import pytest
 from calls_mcp.emulator import ManualClock
 from calls_mcp.errors import StoreUnavailable
 from calls_mcp.storage.database import Database
-from calls_mcp.storage.models import (
+from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.rate_limits import Limit, LimitExceeded
+from calls_mcp.storage.records import (
     Binding,
     CallsTo,
     Frequency,
@@ -24,8 +26,6 @@ from calls_mcp.storage.models import (
     StorageOptions,
     TalkTime,
 )
-from calls_mcp.storage.opening import open_storage
-from calls_mcp.storage.rate_limits import Limit, LimitExceeded
 from calls_mcp.tools.outcome import Outcome
 
 from . import processes

@@ -9,9 +9,9 @@ import redis
 
 from calls_mcp.emulator import ManualClock
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import StorageOptions
 from calls_mcp.storage.opening import open_storage
 from calls_mcp.storage.rate_limits import Limit, LimitExceeded
+from calls_mcp.storage.records import StorageOptions
 
 from . import processes
 

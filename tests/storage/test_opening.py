@@ -13,8 +13,8 @@ import pytest
 from calls_mcp.errors import ConfigurationError, StoreUnavailable
 from calls_mcp.storage.database import default_path
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import Binding, PendingConfirmation
 from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.records import Binding, PendingConfirmation
 
 pytestmark = pytest.mark.anyio
 

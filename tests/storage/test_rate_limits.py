@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 
 from calls_mcp.emulator import ManualClock
-from calls_mcp.storage.models import StorageOptions
 from calls_mcp.storage.opening import open_storage
 from calls_mcp.storage.rate_limits import Limit, LimitExceeded, RateLimiter
+from calls_mcp.storage.records import StorageOptions
 
 from .redis_server import RedisServer
 

@@ -10,9 +10,9 @@ from calls_mcp.emulator import ManualClock
 from calls_mcp.guard.confirmations import Claim, Confirmations
 from calls_mcp.guard.signing import Signer
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import Binding, PendingConfirmation, StorageOptions
 from calls_mcp.storage.opening import open_storage
 from calls_mcp.storage.rate_limits import Limit, LimitExceeded
+from calls_mcp.storage.records import Binding, PendingConfirmation, StorageOptions
 from tests.storage.redis_server import RedisServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]

@@ -17,8 +17,8 @@ from calls_mcp.guard.confirmations import Confirmations
 from calls_mcp.guard.signing import Signer
 from calls_mcp.storage import restored_backup
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import Binding, PendingConfirmation, StorageOptions
 from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.records import Binding, PendingConfirmation, StorageOptions
 from calls_mcp.tools.outcome import Outcome
 from tests.harness import placing
 from tests.http.test_replicas import pair

@@ -7,8 +7,8 @@ import pytest
 
 from calls_mcp.emulator import ManualClock
 from calls_mcp.storage.interface import Storage
-from calls_mcp.storage.models import TalkTime
 from calls_mcp.storage.rate_limits import Limit
+from calls_mcp.storage.records import TalkTime
 
 pytestmark = pytest.mark.anyio
 

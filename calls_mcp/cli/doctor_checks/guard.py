@@ -19,8 +19,8 @@ from calls_mcp.service.approvals_webhook import probe
 from calls_mcp.settings import Settings
 from calls_mcp.storage.database import NEWER, database_path, is_unusable
 from calls_mcp.storage.interface import error_text
-from calls_mcp.storage.models import Durability, StorageOptions
 from calls_mcp.storage.opening import open_storage
+from calls_mcp.storage.records import Durability, StorageOptions
 
 _STATE = "export CALLS_MCP_STATE_URL=…"
 _AUDIT = "export CALLS_MCP_AUDIT_DATABASE=FILE"
