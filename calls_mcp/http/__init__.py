@@ -1,7 +1,7 @@
 """The MCP server over HTTP. A stdio server loads none of this.
 
-`asgi.McpEndpoint` checks each request in this order: the limit on connections (`request_limits`),
-headers (`request_checks`), token (`authentication`), body (`request_checks`), rate limits
-(`request_limits`), JSON-RPC (`request_checks`) and scopes (`authentication`). Then it passes the
-request to the SDK's app.
+`mcp_endpoint.McpEndpoint` checks each request in this order: the limit on connections
+(`request_limits`), headers (`request_checks`), token (`authentication`), body (`request_checks`),
+rate limits (`request_limits`), JSON-RPC (`request_checks`) and scopes (`authentication`). Then it
+passes the request to the SDK's app.
 """

@@ -12,7 +12,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.transport_security import TransportSecuritySettings
 
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.http.asgi import Shutdown, build_app
+from calls_mcp.http.mcp_endpoint import Shutdown, build_app
 from calls_mcp.http.request_limits import RequestLimits
 from calls_mcp.http.uvicorn_server import build_uvicorn, max_connections, open_socket, run_uvicorn
 from calls_mcp.service.runtime import Runtime
