@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Literal, cast
 
 from calls_mcp.observability import stderr
-from calls_mcp.observability.correlation import current_ids
+from calls_mcp.observability.current_request import current_ids
 from calls_mcp.observability.redaction import one_line
 
 _LONGEST = 1000  # characters of a message

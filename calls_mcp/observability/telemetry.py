@@ -19,7 +19,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from calls_mcp import __version__
 from calls_mcp.errors import InvocationError
-from calls_mcp.observability import correlation
+from calls_mcp.observability.current_request import current_request
 
 _STATES = ("closed", "half_open", "open")
 _EVENTS = {
@@ -173,7 +173,7 @@ def trace_headers() -> dict[str, str]:
     A client chooses its trace id, `tracestate` and `baggage`, so these are not sent to the API. It
     gets a new trace id instead.
     """
-    span, current = trace.get_current_span(), correlation.current_request()
+    span, current = trace.get_current_span(), current_request()
     context = span.get_span_context()
     if not span.is_recording():
         return {}

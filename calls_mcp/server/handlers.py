@@ -14,7 +14,7 @@ from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.shared.exceptions import MCPError
 
 from calls_mcp import __version__
-from calls_mcp.observability import correlation
+from calls_mcp.observability.current_request import request_context
 from calls_mcp.server import mcp_app as app
 from calls_mcp.server.elicitation import ClientAbilities, Elicitation, ignore_invalid_answers
 from calls_mcp.server.permissions import (
@@ -118,7 +118,7 @@ def build_server(runtime: Runtime) -> Server[BackgroundTasks]:
 
 async def _correlated(permissions: Permissions, ctx: Context, call_next: CallNext) -> HandlerResult:
     permissions.require_authenticated(ctx)
-    with correlation.request_context(ctx.meta, principal_of(ctx)):
+    with request_context(ctx.meta, principal_of(ctx)):
         try:
             return await call_next(ctx)
         except MCPError as error:

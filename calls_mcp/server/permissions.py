@@ -9,7 +9,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from opentelemetry import trace
 
-from calls_mcp.observability import correlation
+from calls_mcp.observability.current_request import current_request
 from calls_mcp.observability.redaction import one_line, quoted
 from calls_mcp.service.authorization import (
     Overrides,
@@ -38,7 +38,7 @@ def principal_of(ctx: Context) -> str:
 
 def caller_of(ctx: Context, *, can_ask: bool = False) -> Caller:
     """Return the caller of this request."""
-    serving = correlation.current_request()
+    serving = current_request()
     request_id = serving.id if serving else ""
     return Caller(principal_of(ctx), can_ask, _trace_id(), request_id, _client_of(ctx))
 

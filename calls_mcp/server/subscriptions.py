@@ -14,7 +14,7 @@ from mcp.shared.subscriptions import ResourceUpdated
 
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.guard.policy.tool_call_rules import judge_account
-from calls_mcp.observability import correlation
+from calls_mcp.observability.current_request import request_context
 from calls_mcp.server.permissions import (
     Context,
     Permissions,
@@ -218,7 +218,7 @@ class _Reader:
     async def fetch(self) -> Outcome:
         """Return the outcome of reading the call."""
         overrides = self.grant.overrides if self.grant else None
-        with correlation.request_context(None, self.caller.principal):
+        with request_context(None, self.caller.principal):
             return await self.permissions.read(_READING, {"sid": self.sid}, self.caller, overrides)
 
 

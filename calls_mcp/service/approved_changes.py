@@ -17,7 +17,7 @@ from calls_mcp.errors import (
     StoreUnavailable,
 )
 from calls_mcp.guard.approval_requests import Heartbeat
-from calls_mcp.observability import correlation
+from calls_mcp.observability.current_request import request_context
 from calls_mcp.service.approvals_webhook import ApprovalsWebhook
 from calls_mcp.service.authorization import renewed_for
 from calls_mcp.service.invocation import Invoker
@@ -236,7 +236,7 @@ class ApprovedChanges:
         if grant is not None:
             grant = await renewed_for(change.operation, grant, self.clock())
         overrides, principal = grant.overrides if grant else None, change.caller.principal
-        with correlation.request_context(None, principal):
+        with request_context(None, principal):
             async with self.invoker(principal, overrides) as invoker:
                 yield invoker, grant is not None or change.grant is None
 

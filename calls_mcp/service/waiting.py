@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self, cast
 import anyio
 
 from calls_mcp.errors import InvocationError
-from calls_mcp.observability import correlation
+from calls_mcp.observability.current_request import request_context
 from calls_mcp.service.authorization import Grant, renewed_for
 from calls_mcp.service.watching import Subscription, TooManyWatches, Topic, Watches
 from calls_mcp.settings import Access
@@ -91,7 +91,7 @@ class _Reader:
         return self.seen if is_same else None
 
     async def fetch(self) -> Outcome:
-        with correlation.request_context(None, self.principal):
+        with request_context(None, self.principal):
             try:
                 return Outcome(outcome="done", call=await self.read())
             except InvocationError as error:
