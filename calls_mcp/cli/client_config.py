@@ -11,7 +11,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 from calls_mcp.cli.client_files import (
     CLIENTS,
     Client,
-    Entry,
+    ServerEntry,
     Unchangeable,
     Written,
     absolute,
@@ -90,18 +90,18 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _snippet(client: Client, entry: Entry) -> str:
+def _snippet(client: Client, entry: ServerEntry) -> str:
     return json.dumps(merged({}, client, entry), indent=2, ensure_ascii=False)
 
 
-def _entry(name: str, start: Launch, *, sandbox: bool) -> Entry:
+def _entry(name: str, start: Launch, *, sandbox: bool) -> ServerEntry:
     settings = load_settings()
     args = (*start.args, "serve", *(["--sandbox"] if sandbox else []))
     env, asked = _variables(settings, sandbox=sandbox)
-    return Entry(name, start.command, args, env, asked)
+    return ServerEntry(name, start.command, args, env, asked)
 
 
-def _url_entry(options: Namespace) -> Entry:
+def _url_entry(options: Namespace) -> ServerEntry:
     if options.url is None:
         raise ConfigurationError("--token-env needs --url.")
     if options.sandbox:
@@ -121,7 +121,7 @@ def _url_entry(options: Namespace) -> Entry:
             "--token-env must be the name of a variable, such as CALLS_TOKEN, and not begin with "
             "CALLS_MCP_."
         )
-    return Entry(options.name, url=url, asked=(token,) if token else ())
+    return ServerEntry(options.name, url=url, asked=(token,) if token else ())
 
 
 def _variables(settings: Settings, *, sandbox: bool) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -171,7 +171,9 @@ def _open_url(secret: str) -> str | None:
     return f"{SQLITE}{absolute(file)}" if file else None
 
 
-def _report(client: Client, entry: Entry, file: Path, written: Written | None) -> dict[str, Json]:
+def _report(
+    client: Client, entry: ServerEntry, file: Path, written: Written | None
+) -> dict[str, Json]:
     report: dict[str, Json] = {
         "client": client.title,
         "file": str(written.file if written else file),
@@ -191,7 +193,7 @@ def _summary(written: Written) -> str:
     return f"Updated {written.file}.{backup}"
 
 
-def _advice(client: Client, entry: Entry, by_hand: tuple[str, ...]) -> Iterator[str]:
+def _advice(client: Client, entry: ServerEntry, by_hand: tuple[str, ...]) -> Iterator[str]:
     """Yield what is left to do."""
     names = ", ".join(by_hand or entry.asked)
     if by_hand:

@@ -33,7 +33,7 @@ _Object = dict[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ServerEntry:
     """How a client starts this server, or the `url` at which it connects to one over HTTP.
 
     `env` has the variables whose values may be in a file; `asked` names the secret ones. With a
@@ -71,7 +71,7 @@ class Client:
     url_key: str = "url"
     url_extra: Mapping[str, Json] = field(default_factory=dict[str, Json])
 
-    def entry(self, entry: Entry) -> dict[str, Json]:
+    def entry(self, entry: ServerEntry) -> dict[str, Json]:
         """Return the value under the server's name."""
         if entry.url:
             return self._url_entry(entry) if self.url_key else self._bridge_entry(entry)
@@ -79,7 +79,7 @@ class Client:
         env = {**entry.env, **{name: self._value(entry.name, name) for name in entry.asked}}
         return {**shown, "env": {**env}} if env else shown
 
-    def inputs(self, entry: Entry) -> list[dict[str, Json]]:
+    def inputs(self, entry: ServerEntry) -> list[dict[str, Json]]:
         """Return the values that the client asks its user for, if it can."""
         if not self.prompts:
             return []
@@ -99,18 +99,18 @@ class Client:
             return shutil.which(self.program) is not None
         return self.file().parent.is_dir()
 
-    def by_hand(self, entry: Entry) -> tuple[str, ...]:
+    def by_hand(self, entry: ServerEntry) -> tuple[str, ...]:
         """Return the variables whose values a person must put into the file."""
         return () if self.reference else entry.asked
 
-    def _url_entry(self, entry: Entry) -> dict[str, Json]:
+    def _url_entry(self, entry: ServerEntry) -> dict[str, Json]:
         shown: dict[str, Json] = {**self.url_extra, self.url_key: entry.url}
         if not entry.asked:
             return shown
         value = self._value(entry.name, entry.asked[0])
         return {**shown, "headers": {"Authorization": f"Bearer {value}"}}
 
-    def _bridge_entry(self, entry: Entry) -> dict[str, Json]:
+    def _bridge_entry(self, entry: ServerEntry) -> dict[str, Json]:
         """Return an entry that starts mcp-remote.
 
         The header is in a variable because Claude Desktop on Windows splits arguments at spaces.
@@ -261,7 +261,7 @@ class Written:
     backup: Path | None = None
 
 
-def merged(config: Mapping[str, Json], client: Client, entry: Entry) -> _Object:
+def merged(config: Mapping[str, Json], client: Client, entry: ServerEntry) -> _Object:
     """Return the configuration with the entry. What the user has filled in stays.
 
     Raises:
@@ -308,7 +308,7 @@ def _filled(before: Json, made: Json) -> _Object:
     return before | news
 
 
-def write(file: Path, client: Client, entry: Entry) -> Written:
+def write(file: Path, client: Client, entry: ServerEntry) -> Written:
     """Write the entry to `file` and back up the file; do nothing if it has the entry already.
 
     Raises:
@@ -331,7 +331,7 @@ def _unchangeable(file: Path, reason: str) -> Unchangeable:
     return Unchangeable(f"{file} was not changed, because {reason}. Add the entry by hand.")
 
 
-def _written(file: Path, text: str | None, client: Client, entry: Entry) -> Written:
+def _written(file: Path, text: str | None, client: Client, entry: ServerEntry) -> Written:
     before = _parsed(text or "")
     after = merged(before, client, entry)
     servers = cast("Mapping[str, _Object]", after[client.key])
