@@ -86,7 +86,7 @@ def verify(
     return inspection.report()
 
 
-class Verifier:
+class ChainVerifier:
     """Verifies the database at `path` repeatedly, and reads only new records in between.
 
     It remembers the last record, so it also finds that records were removed from the end.

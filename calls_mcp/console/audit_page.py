@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from calls_mcp.audit.records import ORDER, parse
 from calls_mcp.audit.search import AuditReader, Filter
-from calls_mcp.audit.verification import Report, Verifier, describe
+from calls_mcp.audit.verification import ChainVerifier, Report, describe
 from calls_mcp.console.context import ConsoleContext
 from calls_mcp.console.events import DECISION_WORDS, PHASE_WORDS, summarize
 from calls_mcp.console.exports import csv_row, download, is_csv
@@ -40,7 +40,7 @@ class AuditPage:
         self._database = console.audit_database
         self._unavailable = console.unavailable.get("audit_database", "")
         self._background = console.background
-        self._verifier = Verifier(console.audit_database) if console.audit_database else None
+        self._verifier = ChainVerifier(console.audit_database) if console.audit_database else None
         self._clock = console.clock
         self._report: Report | None = None
         self._whole_at = 0.0

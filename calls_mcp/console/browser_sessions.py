@@ -13,7 +13,7 @@ from starlette.authentication import AuthenticationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from calls_mcp.http.authentication import Verifier
+from calls_mcp.http.authentication import TokenVerifier
 from calls_mcp.service.authorization import APPROVE, Grant, is_operator, normalized
 from calls_mcp.storage.rate_limits import Limit, RateLimiter
 from calls_mcp.storage.records import ApprovalRequest
@@ -202,7 +202,7 @@ class TokenAuthenticator:
     """
 
     def __init__(
-        self, verifier: Verifier, limiter: RateLimiter, clock: Callable[[], float]
+        self, verifier: TokenVerifier, limiter: RateLimiter, clock: Callable[[], float]
     ) -> None:
         self._verifier = verifier
         self._limiter = limiter

@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Route
 from starlette.types import Scope
 
-from calls_mcp.http.request_checks import Rejected, retry_later
+from calls_mcp.http.request_checks import RequestRejected, retry_later
 from calls_mcp.service.authorization import MINIMUM_SCOPE, SCOPES, Grant, required_scope
 from calls_mcp.settings import Settings
 from calls_mcp.tools.catalog import load_operations
@@ -29,7 +29,7 @@ _RETRY_AFTER = 10  # seconds
 _Url = Annotated[AnyHttpUrl, UrlConstraints(preserve_empty_path=True)]
 
 
-class Verifier(Protocol):
+class TokenVerifier(Protocol):
     """The SDK's interface of a token verifier."""
 
     async def verify_token(self, token: str) -> Grant | None:
@@ -43,7 +43,7 @@ class Verifier(Protocol):
 
 def open_verifier(
     settings: Settings, clock: Callable[[], float] = time.monotonic
-) -> Verifier | None:
+) -> TokenVerifier | None:
     """Return the verifier for the configured authentication; None if callers need no token.
 
     `clock` is monotonic, in seconds.
@@ -69,7 +69,7 @@ class BearerAuthentication:
     client where to get a token (RFC 9728).
     """
 
-    def __init__(self, settings: Settings, verifier: Verifier | None) -> None:
+    def __init__(self, settings: Settings, verifier: TokenVerifier | None) -> None:
         operations = load_operations().values()
         offered = [o for o in operations if o.read_only or not settings.guard.read_only]
         self._required = {operation.name: required_scope(operation) for operation in offered}
@@ -81,7 +81,7 @@ class BearerAuthentication:
         """Return the user of a request, by its headers; None if requests need no token.
 
         Raises:
-            Rejected: The token is missing or not valid (401), or can't be checked now (503).
+            RequestRejected: The token is missing or not valid (401), or can't be checked now (503).
         """
         if self._backend is None:
             return None
@@ -100,14 +100,14 @@ class BearerAuthentication:
         """Check that the request's token has the scope that `message` needs.
 
         Raises:
-            Rejected: It does not (403). The client can get a token with the scope, and retry.
+            RequestRejected: It does not (403). A client can get a token with the scope, and retry.
         """
         token, scope = get_access_token(), self._required.get(_tool_in(message))
         if token and scope and scope not in token.scopes:
             description = f"This needs a token with the scope {scope}"
             raise self._challenge(403, "insufficient_scope", description, scope)
 
-    def unauthorized(self, *, has_token: bool) -> Rejected:
+    def unauthorized(self, *, has_token: bool) -> RequestRejected:
         """Return a 401. Its body is always the same, so that it does not help to guess tokens."""
         error = "invalid_token" if has_token else ""
         return self._challenge(401, error, "A valid bearer token is required", MINIMUM_SCOPE)
@@ -129,14 +129,14 @@ class BearerAuthentication:
         except AuthenticationError:  # it can't be checked at the moment
             return True
 
-    def _challenge(self, status: int, error: str, description: str, scope: str) -> Rejected:
+    def _challenge(self, status: int, error: str, description: str, scope: str) -> RequestRejected:
         fields = {"error": error} if error else {}
         fields |= {"scope": scope}
         fields |= {"error_description": description} if error else {}
         fields |= {"resource_metadata": self._metadata_url} if self._metadata_url else {}
         challenge = "Bearer " + ", ".join(f'{name}="{value}"' for name, value in fields.items())
         message = f"{error or 'invalid_token'}: {description}"
-        return Rejected(status, message, {"WWW-Authenticate": challenge})
+        return RequestRejected(status, message, {"WWW-Authenticate": challenge})
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from calls_mcp.http.authentication import BearerAuthentication, authenticated, o
 from calls_mcp.http.request_checks import (
     MESSAGE,
     HeadCheck,
-    Rejected,
+    RequestRejected,
     check_json_rpc,
     is_stream,
     method_of,
@@ -56,7 +56,7 @@ _RETRY_AFTER = 1  # second
 _SPARE = 3  # seconds
 _READINESS_TIMEOUT = 3  # seconds
 _READINESS_FRESH = 1  # second
-_CANCELLED = Rejected(
+_CANCELLED = RequestRejected(
     504,
     "The server stopped this request before it finished. If it is a change, check whether it took "
     "effect before you repeat it",
@@ -206,7 +206,7 @@ class McpEndpoint:
             with authenticated(user):
                 receive = await read_body(scope, receive, self._settings)
                 await self._serve(user, scope, receive, sender)
-        except Rejected as rejected:
+        except RequestRejected as rejected:
             await rejected.response(scope, receive, sender)
         except ClientDisconnect:
             return
@@ -266,7 +266,7 @@ class _Sender:
             user: AuthenticatedUser | None = self._scope.get("user")
             telemetry.record_http_refusal(message["status"], user.display_name if user else "")
 
-    def cancel(self, rejected: Rejected) -> None:
+    def cancel(self, rejected: RequestRejected) -> None:
         """Cancel the request. Respond with `rejected` unless a response has started."""
         self._instead = rejected
         self._cancel_scope.cancel()

@@ -33,7 +33,7 @@ _MAX_DEPTH = 32
 _CASE_INSENSITIVE = frozenset({b"host", b"origin", b"content-type"})
 
 
-class Rejected(Exception):
+class RequestRejected(Exception):
     """A rejected request and its `response`. Nothing was done, except perhaps with a 504."""
 
     def __init__(
@@ -50,11 +50,11 @@ class Rejected(Exception):
         self.response = JSONResponse(body, status, headers and {**headers})
 
 
-def retry_later(status: int, reason: str, wait: float) -> Rejected:
+def retry_later(status: int, reason: str, wait: float) -> RequestRejected:
     """Return a rejection that asks the client to retry in `wait` seconds."""
     seconds = max(1, ceil(wait))
     headers = {"Retry-After": str(seconds)}
-    return Rejected(status, f"{reason}. Retry in {seconds} s", headers)
+    return RequestRejected(status, f"{reason}. Retry in {seconds} s", headers)
 
 
 class HeadCheck:
@@ -69,7 +69,7 @@ class HeadCheck:
         """Check the head, and normalize its headers for the SDK's comparisons.
 
         Raises:
-            Rejected: The head has a fault.
+            RequestRejected: The head has a fault.
         """
         scope["headers"] = [*_normalized(scope["headers"])]
         request = Request(scope)
@@ -79,22 +79,22 @@ class HeadCheck:
                 "CALLS_MCP_ALLOWED_HOSTS, or a browser client's origin to "
                 "CALLS_MCP_BROWSER_ORIGINS"
             )
-            raise Rejected(failed.status_code, reason)
+            raise RequestRejected(failed.status_code, reason)
         if _head_bytes(scope) > self._max_bytes:
             reason = f"The request headers are larger than {self._max_bytes} bytes"
-            raise Rejected(431, reason, {"Connection": "close"})
+            raise RequestRejected(431, reason, {"Connection": "close"})
         if request.method not in self._methods:
             methods = ", ".join(self._methods)
-            raise Rejected(405, f"Method not allowed. Use {methods}", {"Allow": methods})
+            raise RequestRejected(405, f"Method not allowed. Use {methods}", {"Allow": methods})
         headers = request.headers
         if "transfer-encoding" in headers and "content-length" in headers:
             reason = "Parse error: send either Content-Length or Transfer-Encoding, not both"
-            raise Rejected(400, reason, code=PARSE_ERROR)
+            raise RequestRejected(400, reason, code=PARSE_ERROR)
         media_type = headers.get("content-type", "").partition(";")[0].strip()
         if request.method == "POST" and media_type != "application/json":
-            raise Rejected(400, "Content-Type must be application/json")
+            raise RequestRejected(400, "Content-Type must be application/json")
         if request.method == "POST" and not all(check_accept_headers(request)):
-            raise Rejected(406, "Accept must list application/json and text/event-stream")
+            raise RequestRejected(406, "Accept must list application/json and text/event-stream")
 
 
 def method_of(scope: Scope) -> str:
@@ -119,7 +119,7 @@ async def read_body(scope: Scope, receive: Receive, settings: Http) -> Receive:
     """Read the body, put its `MESSAGE` into the scope, and return a `receive` that replays it.
 
     Raises:
-        Rejected: The body is too large, arrives too slowly, or is not JSON.
+        RequestRejected: The body is too large, arrives too slowly, or is not JSON.
         ClientDisconnect: The client has disconnected.
     """
     if int(Headers(scope=scope).get("content-length", 0)) > settings.body_bytes:
@@ -129,7 +129,7 @@ async def read_body(scope: Scope, receive: Receive, settings: Http) -> Receive:
             body = await _whole(receive, settings)
     except TimeoutError:
         reason = f"The request body did not arrive within {settings.patience:g} s"
-        raise Rejected(408, reason, {"Connection": "close"}) from None
+        raise RequestRejected(408, reason, {"Connection": "close"}) from None
     scope[MESSAGE] = _decoded(body) if scope["method"] == "POST" else None
     return _replay(body, receive)
 
@@ -138,17 +138,17 @@ def check_json_rpc(scope: Scope) -> None:
     """Check that the body is a JSON-RPC message, because the SDK would send pydantic's report.
 
     Raises:
-        Rejected: The body is something else.
+        RequestRejected: The body is something else.
     """
     if scope["method"] != "POST":
         return
     try:
         message = jsonrpc_message_adapter.validate_python(scope[MESSAGE], by_name=False)
     except ValidationError:
-        raise Rejected(400, "The body is not a JSON-RPC 2.0 message") from None
+        raise RequestRejected(400, "The body is not a JSON-RPC 2.0 message") from None
     # A request whose id is invalid is read as a notification, which nobody answers.
     if isinstance(message, JSONRPCNotification) and "id" in scope[MESSAGE]:
-        raise Rejected(400, f"Invalid Request: {INVALID_ID}")
+        raise RequestRejected(400, f"Invalid Request: {INVALID_ID}")
     if method_of(scope) == "initialize":
         _check_initialize(scope[MESSAGE])
 
@@ -159,7 +159,7 @@ def _check_initialize(message: object) -> None:
         InitializeRequest.model_validate(message, by_name=False)
     except ValidationError:
         reason = "initialize needs params with protocolVersion, capabilities and clientInfo"
-        raise Rejected(400, reason, code=INVALID_PARAMS) from None
+        raise RequestRejected(400, reason, code=INVALID_PARAMS) from None
 
 
 def _normalized(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
@@ -188,8 +188,8 @@ async def _whole(receive: Receive, settings: Http) -> bytes:
     return bytes(body)
 
 
-def _too_large(settings: Http) -> Rejected:
-    return Rejected(413, f"The request body is larger than {settings.body_bytes} bytes")
+def _too_large(settings: Http) -> RequestRejected:
+    return RequestRejected(413, f"The request body is larger than {settings.body_bytes} bytes")
 
 
 def _decoded(body: bytes) -> object:
@@ -205,8 +205,8 @@ def _decoded(body: bytes) -> object:
     return message
 
 
-def _parse_error(reason: str) -> Rejected:
-    return Rejected(400, f"Parse error: {reason}", code=PARSE_ERROR)
+def _parse_error(reason: str) -> RequestRejected:
+    return RequestRejected(400, f"Parse error: {reason}", code=PARSE_ERROR)
 
 
 def _is_deeper(value: object, levels: int) -> bool:

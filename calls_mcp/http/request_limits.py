@@ -13,7 +13,7 @@ from typing import Literal, cast
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from calls_mcp.http.request_checks import MESSAGE, Rejected, method_of, retry_later
+from calls_mcp.http.request_checks import MESSAGE, RequestRejected, method_of, retry_later
 from calls_mcp.service.authorization import current_principal
 from calls_mcp.service.watching import NotificationStreams
 from calls_mcp.settings import Http
@@ -56,7 +56,7 @@ class RequestLimits:
         """Check the number of open connections. Health checks don't call this.
 
         Raises:
-            Rejected: There are too many.
+            RequestRejected: There are too many.
         """
         if self._is_full():
             raise retry_later(503, "Too many connections; nothing was done", _RETRY_AFTER)
@@ -66,7 +66,7 @@ class RequestLimits:
         """Count a request as concurrent while it is served.
 
         Raises:
-            Rejected: There are too many.
+            RequestRejected: There are too many.
         """
         each, in_all = self._max_concurrent(kind)
         places = (kind, caller), (kind, _ALL)
@@ -86,7 +86,7 @@ class RequestLimits:
         """Count a request in the current minute.
 
         Raises:
-            Rejected: There were too many.
+            RequestRejected: There were too many.
         """
         settings = self._settings
         limits = [
@@ -147,7 +147,7 @@ class SessionLimit:
         request_ids = _request_ids(scope[MESSAGE])
         if request_ids & session.request_ids:  # the SDK routes responses by the id's text alone
             reason = "A request with this id is in progress. Use another id"
-            rejected = Rejected(400, reason)
+            rejected = RequestRejected(400, reason)
             await rejected.response(scope, receive, send)
             return
         with self._in_use(session, request_ids), ExitStack() as stack:
@@ -225,7 +225,7 @@ def caller_of(scope: Scope) -> str:
     return current_principal() or f"address {client[0] if client else ''}"
 
 
-def _too_many(what: str, wait: float) -> Rejected:
+def _too_many(what: str, wait: float) -> RequestRejected:
     return retry_later(429, f"Too many {what}; nothing was done", wait)
 
 

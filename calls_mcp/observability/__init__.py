@@ -1,1 +1,1 @@
-"""Logs, traces, metrics, request correlation, and redaction of secrets."""
+"""Logs, traces, metrics, the current request, and redaction of secrets."""

@@ -12,7 +12,7 @@ from tests.docs.pages import ROOT
 PACKAGE = ROOT / "calls_mcp"
 AT_START = {"ConfigurationError", "StartError"}
 REFUSALS = (*sorted((PACKAGE / "http").glob("*.py")),)
-WORDING = {"Rejected": 1, "retry_later": 1}
+WORDING = {"RequestRejected": 1, "retry_later": 1}
 """The functions that refuse an HTTP request, and the position of the message in their arguments."""
 
 
