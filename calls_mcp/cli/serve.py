@@ -105,16 +105,16 @@ async def _serve(settings: Settings, options: Namespace) -> None:
 
 
 async def _serve_http(server: Server[Any], runtime: Runtime, options: Namespace) -> None:
-    from calls_mcp.http.serving import Endpoint, serve_http  # noqa: PLC0415
+    from calls_mcp.http.serving import ListenAddress, serve_http  # noqa: PLC0415
 
     await runtime.warm_up()
     gc.freeze()  # a full garbage collection would search these modules every 400 requests
     gc.set_threshold(5000)  # most of the new objects belong to requests in progress
     chosen = {"host": options.host, "port": options.port, "path": options.path}
-    endpoint = Endpoint(**{name: value for name, value in chosen.items() if value is not None})
+    address = ListenAddress(**{name: value for name, value in chosen.items() if value is not None})
     if options.console is None:
-        await serve_http(server, runtime, endpoint)
+        await serve_http(server, runtime, address)
         return
     from calls_mcp.cli.console import open_in_server  # noqa: PLC0415
 
-    await serve_http(server, runtime, endpoint, open_in_server(runtime, options.console))
+    await serve_http(server, runtime, address, open_in_server(runtime, options.console))

@@ -30,7 +30,7 @@ _PATH = re.compile(r"/|(/[A-Za-z0-9._~-]+)+/?")
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ListenAddress:
     """The address of the MCP endpoint. With port 0, the system chooses a free port."""
 
     host: str = "127.0.0.1"
@@ -55,9 +55,9 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class HttpServer:
-    """A server that listens at `endpoint`."""
+    """A server that listens at `address`."""
 
-    endpoint: Endpoint
+    address: ListenAddress
     shutdown: Shutdown
     runtime: Runtime
 
@@ -83,10 +83,10 @@ class HttpServer:
 async def serve_http(
     server: Server[Any],
     runtime: Runtime,
-    endpoint: Endpoint,
+    address: ListenAddress,
     beside: AbstractAsyncContextManager[None] | None = None,
 ) -> None:
-    """Serve at `endpoint` until SIGINT or SIGTERM, then finish the requests in progress.
+    """Serve at `address` until SIGINT or SIGTERM, then finish the requests in progress.
 
     `beside` (the console) stays open until they are finished, because they may wait for the
     operator. A second signal cancels them.
@@ -98,11 +98,11 @@ async def serve_http(
     grace = runtime.settings.http.grace
     with receive_signals(grace) as signals:
         async with (
-            open_server(server, runtime, endpoint) as http,
+            open_server(server, runtime, address) as http,
             beside or nullcontext(),
             anyio.create_task_group() as tasks,
         ):
-            _log.info("serving at %s", http.endpoint.url)
+            _log.info("serving at %s", http.address.url)
             await anext(signals)
             _log.info("shutting down within %g s", grace)
             tasks.start_soon(_cancel_at_signal, signals, http.shutdown)
@@ -117,25 +117,25 @@ async def _cancel_at_signal(signals: AsyncIterator[int], shutdown: Shutdown) -> 
 
 @asynccontextmanager
 async def open_server(
-    server: Server[Any], runtime: Runtime, endpoint: Endpoint
+    server: Server[Any], runtime: Runtime, address: ListenAddress
 ) -> AsyncGenerator[HttpServer]:
-    """Serve at `endpoint`; port 0 means any free port.
+    """Serve at `address`; port 0 means any free port.
 
     Raises:
         ConfigurationError: The server would be unprotected, can't listen there, or the principals
             file is wrong.
     """
     http = runtime.settings.http
-    _require_protected(endpoint, runtime.settings)
+    _require_protected(address, runtime.settings)
     try:
-        listener = open_socket(endpoint.host, endpoint.port)
+        listener = open_socket(address.host, address.port)
     except OSError as failure:
         raise ConfigurationError(
-            f"Cannot listen on {endpoint.authority}: {error_text(failure)}. "
+            f"Cannot listen on {address.authority}: {error_text(failure)}. "
             "Use another --host or --port."
         ) from failure
     with listener:
-        bound = replace(endpoint, port=listener.getsockname()[1])
+        bound = replace(address, port=listener.getsockname()[1])
         limit = max_connections(http.concurrency_in_all + http.sessions + _SPARE)
         shutdown = Shutdown()
 
@@ -157,43 +157,43 @@ async def open_server(
             yield HttpServer(bound, shutdown, runtime)
 
 
-def _require_protected(endpoint: Endpoint, settings: Settings) -> None:
+def _require_protected(address: ListenAddress, settings: Settings) -> None:
     """Check that callers and hosts are checked if other machines can reach the endpoint.
 
     Raises:
         ConfigurationError: They are not, or the port or path is wrong.
     """
     hosts = settings.http.allowed_hosts.split()
-    if not 0 <= endpoint.port <= _LAST_PORT:
+    if not 0 <= address.port <= _LAST_PORT:
         raise ConfigurationError(f"A port must be 0 to {_LAST_PORT}.")
-    if not _PATH.fullmatch(endpoint.path) or endpoint.path.strip("/") in ("healthz", "readyz"):
+    if not _PATH.fullmatch(address.path) or address.path.strip("/") in ("healthz", "readyz"):
         raise ConfigurationError(
             "--path must begin with /, have only letters, digits and . _ ~ - between slashes, and "
             "must not be /healthz or /readyz."
         )
-    if settings.auth.mode == "none" and not (endpoint.is_local and _all_local(hosts)):
+    if settings.auth.mode == "none" and not (address.is_local and _all_local(hosts)):
         raise ConfigurationError(
             "The server would be reachable from other machines, so set CALLS_MCP_AUTH to tokens or "
             "oauth. To serve this machine only, use --host 127.0.0.1 without other hosts in "
             "CALLS_MCP_ALLOWED_HOSTS."
         )
-    if not endpoint.is_local and not hosts:
+    if not address.is_local and not hosts:
         raise ConfigurationError(
-            f"The server would be reachable from other machines on {endpoint.host}, so set "
+            f"The server would be reachable from other machines on {address.host}, so set "
             "CALLS_MCP_ALLOWED_HOSTS to the host names in the URLs that clients use, such as "
             "mcp.example.com."
         )
 
 
 def _transport_security(
-    endpoint: Endpoint, allowed: list[str], browser_origins: list[str]
+    address: ListenAddress, allowed: list[str], browser_origins: list[str]
 ) -> TransportSecuritySettings:
     """Return the allowed hosts and origins. Both are always checked."""
     hosts = [*_with_any_port(allowed)]
     origins = [f"{scheme}://{host}" for host in hosts for scheme in ("https", "http")]
-    if endpoint.is_local:
-        own = [f"{name}:{endpoint.port}" for name in ("127.0.0.1", "localhost", "[::1]")]
-        own.append(endpoint.authority)
+    if address.is_local:
+        own = [f"{name}:{address.port}" for name in ("127.0.0.1", "localhost", "[::1]")]
+        own.append(address.authority)
         hosts += own
         origins += [f"http://{host}" for host in own]
     origins += browser_origins

@@ -20,7 +20,7 @@ from mcp.client.session import ElicitationFnT
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import Implementation
 
-from calls_mcp.http.serving import Endpoint, HttpServer, open_server
+from calls_mcp.http.serving import HttpServer, ListenAddress, open_server
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
@@ -202,8 +202,8 @@ async def serve_harness(
     harness: Harness, token: str = "", port: int = 0
 ) -> AsyncGenerator[LocalService]:
     """Serve a harness's server over HTTP."""
-    async with open_server(harness.server, harness.runtime, Endpoint(port=port)) as server:
-        yield LocalService(server.endpoint.url, token, harness=harness, server=server)
+    async with open_server(harness.server, harness.runtime, ListenAddress(port=port)) as server:
+        yield LocalService(server.address.url, token, harness=harness, server=server)
         server.shutdown.cancel_requests()
 
 
@@ -231,9 +231,9 @@ async def stubbed_service(
         to_it = access(upstream.base_url, deadline=deadline)
         async with (
             Runtime(given, to_it, clock=clock, monotonic=monotonic) as runtime,
-            open_server(build_server(runtime), runtime, Endpoint(port=0)) as server,
+            open_server(build_server(runtime), runtime, ListenAddress(port=0)) as server,
         ):
-            yield StubbedService(server.endpoint.url, token, server=server, upstream=upstream)
+            yield StubbedService(server.address.url, token, server=server, upstream=upstream)
             server.shutdown.cancel_requests()
 
 

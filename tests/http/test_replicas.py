@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from calls_mcp.emulator import Emulator, ManualClock
-from calls_mcp.http.serving import Endpoint, open_server
+from calls_mcp.http.serving import ListenAddress, open_server
 from calls_mcp.server.handlers import build_server
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import load_settings
@@ -35,9 +35,9 @@ async def at(emulator: Emulator, redis_url: str, **settings: object) -> AsyncGen
     access = access_to(emulator.base_url)
     async with (
         Runtime(load_settings(given | settings), access) as runtime,
-        open_server(build_server(runtime), runtime, Endpoint(port=0)) as service,
+        open_server(build_server(runtime), runtime, ListenAddress(port=0)) as service,
     ):
-        yield Service(service.endpoint.url)
+        yield Service(service.address.url)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from calls_mcp.cli.main import main
-from calls_mcp.http.serving import Endpoint, open_server
+from calls_mcp.http.serving import ListenAddress, open_server
 from tests.harness import open_harness, placing
 from tests.http.service import (
     LEGACY,
@@ -73,12 +73,12 @@ async def test_a_protected_server_listens_everywhere_and_checks_hosts(
 ) -> None:
     file = principals(tmp_path / "p.toml", "ann")
     given = by_tokens(file, calls_mcp_allowed_hosts="mcp.example.com")
-    everywhere = Endpoint("0.0.0.0", 0)  # noqa: S104
+    everywhere = ListenAddress("0.0.0.0", 0)  # noqa: S104
     async with (
         open_harness(sandbox=False, **given) as harness,
         open_server(harness.server, harness.runtime, everywhere) as server,
     ):
-        service = Service(f"http://127.0.0.1:{server.endpoint.port}/mcp", "ann")
+        service = Service(f"http://127.0.0.1:{server.address.port}/mcp", "ann")
         refused = await service.ask("tools/list")
         named = await service.post(LIST, LIST_HEADERS | {"Host": "mcp.example.com"})
         assert (refused.status_code, named.status_code) == (421, 200)
