@@ -21,7 +21,7 @@ from calls_mcp.http.principals import NOBODY, PrincipalsFile, PrincipalsMissing
 from calls_mcp.observability.redaction import escape_invisible
 from calls_mcp.service.authorization import Grant, is_reserved
 from calls_mcp.settings import Auth, Settings, is_loopback
-from calls_mcp.twilio.transport import connect_to, explain
+from calls_mcp.twilio.transport import connect_to, connection_failure
 
 _log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def _metadata_urls(issuer: str) -> Iterator[str]:
 
 
 def _reason(failure: Exception, url: str) -> str:
-    known = explain(failure, url)
+    known = connection_failure(failure, url)
     return known.words if known else str(failure).rstrip(".")
 
 

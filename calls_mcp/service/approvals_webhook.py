@@ -21,7 +21,7 @@ from calls_mcp.settings import Console, Settings
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.records import ApprovalRequest
 from calls_mcp.tools.outcome import iso_time
-from calls_mcp.twilio.transport import connect_to, explain
+from calls_mcp.twilio.transport import connect_to, connection_failure
 
 if TYPE_CHECKING:
     from calls_mcp.service.background_tasks import BackgroundTasks
@@ -204,6 +204,6 @@ async def _exchange(build: Callable[[], httpx.Request], url: str, seconds: float
                 response = await transport.handle_async_request(build())
                 await response.aclose()
     except _FAILURES as failure:
-        known = explain(failure, url)
+        known = connection_failure(failure, url)
         return known.words if known else "no answer in time"
     return response.status_code

@@ -308,7 +308,7 @@ class Storage(ABC):
         try:
             yield
         except self._failures as failure:
-            error = unavailable(explain(self.where, failure))
+            error = unavailable(why_unusable(self.where, failure))
             _log.warning("%s", error.for_operator)
             raise error from failure
 
@@ -318,7 +318,7 @@ def _places(reservation: str, times: int) -> Sequence[str]:
     return [reservation, *(f"{reservation}.{number}" for number in range(1, times))]
 
 
-def explain(where: str, failure: Exception) -> str:
+def why_unusable(where: str, failure: Exception) -> str:
     """Return, for the operator, why the store at `where` can't be used and what to do."""
     is_missing = isinstance(failure, OSError) and failure.errno in _PATH_ERRORS
     more = " The server must be able to write to the directory and the file." if is_missing else ""

@@ -13,7 +13,7 @@ from anyio import CapacityLimiter, to_thread
 from calls_mcp.errors import ConfigurationError, OutcomeNotStored, StoreUnavailable
 from calls_mcp.storage import restored_backup
 from calls_mcp.storage.database import Database, Query, querying
-from calls_mcp.storage.interface import Storage, explain
+from calls_mcp.storage.interface import Storage, why_unusable
 from calls_mcp.storage.rate_limits import Limit, LimitExceeded
 from calls_mcp.storage.records import (
     DAY,
@@ -148,7 +148,7 @@ class SqliteStorage(Storage):
         try:
             await to_thread.run_sync(self._writer.require_writable)
         except self._failures as failure:
-            raise ConfigurationError(explain(self.where, failure)) from failure
+            raise ConfigurationError(why_unusable(self.where, failure)) from failure
 
     async def add_confirmation(self, identifier: str, pending: PendingConfirmation) -> None:
         options, owner = self._options, pending.owner

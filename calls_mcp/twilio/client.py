@@ -38,7 +38,7 @@ from calls_mcp.twilio.responses import (
     read_call,
     require_usable,
 )
-from calls_mcp.twilio.transport import Connections, explain
+from calls_mcp.twilio.transport import Connections, connection_failure
 
 _ATTEMPTS = 4
 _CONCURRENCY = 16  # reads, and as many changes, so that stalled reads do not delay changes
@@ -266,7 +266,7 @@ class TwilioClient:
                         await response.aclose()
                 return Response.parse(response.status_code, response.headers, body)
         except httpx.HTTPError as broken:
-            failure = explain(broken, self._access.base_url)
+            failure = connection_failure(broken, self._access.base_url)
             why = f": {failure.words}" if failure else ""
             raise exchange.error(f"the connection failed{why}") from broken
         raise exchange.error(exchange.timed_out)

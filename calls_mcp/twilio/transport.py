@@ -110,7 +110,7 @@ def _opener_to(url: str) -> Callable[[], httpx.AsyncHTTPTransport]:
     )
 
 
-def explain(error: BaseException, url: str) -> ConnectionFailure | None:
+def connection_failure(error: BaseException, url: str) -> ConnectionFailure | None:
     """Return why a request to `url` failed with `error`; None if the cause is unknown."""
     causes = [*_causes(error)]
     refusal = next((cause for cause in causes if isinstance(cause, httpx.ProxyError)), None)

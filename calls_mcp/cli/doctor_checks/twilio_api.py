@@ -17,7 +17,7 @@ from calls_mcp.tools.validation import validate
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request, encode
 from calls_mcp.twilio.responses import Response, error_from
-from calls_mcp.twilio.transport import ConnectionFailure, explain
+from calls_mcp.twilio.transport import ConnectionFailure, connection_failure
 
 _TIMEOUT = 10.0  # seconds
 _CLOCK_TOLERANCE = 3  # seconds; see `recovery`
@@ -53,7 +53,7 @@ async def check_api(access: Access, whose: str = "") -> list[Finding]:
         response = await twilio.probe(request)
         exchange = _Exchange(response, sent, time.time())
     except InvocationError as failure:
-        cause = explain(failure, access.base_url)
+        cause = connection_failure(failure, access.base_url)
         reason = cause.words if cause else failure.message.rstrip(".")
         if cause and cause.cause == "proxy":
             reason += f" (proxy: {_proxy()})"
