@@ -25,7 +25,7 @@ def configure_logs(form: Literal["text", "json"], level: str) -> None:
     Of libraries, only warnings and errors are logged, because their other messages have whole URLs
     and phone numbers.
     """
-    handler = logging.StreamHandler(stderr.SoonWritten())
+    handler = logging.StreamHandler(stderr.NonBlockingStream())
     handler.setFormatter(JsonLines() if form == "json" else Text("calls-mcp: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("calls_mcp").setLevel(level)

@@ -32,8 +32,8 @@ _dropped = 0
 
 def never_block() -> None:
     """Have the writer thread write what Python sends to stderr: tracebacks, prints, messages."""
-    if not isinstance(sys.stderr, SoonWritten):
-        sys.stderr = SoonWritten(sys.stderr)
+    if not isinstance(sys.stderr, NonBlockingStream):
+        sys.stderr = NonBlockingStream(sys.stderr)
 
 
 def write_soon(text: str) -> None:
@@ -80,7 +80,7 @@ def write(text: str) -> None:
         OSError: stderr is closed, or there is none.
     """
     stream = sys.stderr
-    if isinstance(stream, SoonWritten):
+    if isinstance(stream, NonBlockingStream):
         stream = stream.original
     if stream is None:  # under pythonw
         raise OSError("this process has no stderr")
@@ -109,7 +109,7 @@ def flush(timeout: float = _FLUSH_TIMEOUT) -> None:
         run_in_writer(partial(_write_lines, dropped, ""), timeout)
 
 
-class SoonWritten(io.TextIOBase):
+class NonBlockingStream(io.TextIOBase):
     """A text stream that passes everything to the writer thread."""
 
     def __init__(self, original: TextIO | None = None) -> None:
