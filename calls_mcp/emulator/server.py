@@ -26,7 +26,7 @@ from calls_mcp.emulator.callbacks import CallbackSender
 from calls_mcp.emulator.clock import AdjustableClock, Clock, accelerated
 from calls_mcp.emulator.credentials import DEFAULT_ACCOUNT, Account
 from calls_mcp.emulator.scenario import VALID_FROM, Reaction, Scenario, Script
-from calls_mcp.emulator.voice.dialing import execute
+from calls_mcp.emulator.voice.dialing import run_instructions
 from calls_mcp.emulator.voice.switchboard import Switchboard
 from calls_mcp.emulator.webhooks import webhooks
 
@@ -113,7 +113,7 @@ class Emulator:
             sender = CallbackSender(store.callbacks, hooks)
             await stack.enter_async_context(sender.running())
             numbers = {*self.own_numbers, *self.scenario.own_numbers}
-            switchboard = Switchboard(store, self.scenario, numbers, hooks, execute)
+            switchboard = Switchboard(store, self.scenario, numbers, hooks, run_instructions)
             await stack.enter_async_context(switchboard.running())
             self._app = self._application(store, switchboard, sender, clock, numbers)
             if listener:

@@ -318,6 +318,6 @@ _WAITING: Mapping[str, Verb] = {**{name: verbs.VERBS[name] for name in _HEARD}, 
 """The verbs that a call can execute in a queue."""
 
 
-def execute(sid: str, leg: Leg, switchboard: Switchboard) -> Steps[None]:
+def run_instructions(sid: str, leg: Leg, switchboard: Switchboard) -> Steps[None]:
     """Execute the instructions of a call. A dialed party can't dial before it is connected."""
     return Session(sid, leg, switchboard, verbs.VERBS if leg.is_dialed else VERBS).run()

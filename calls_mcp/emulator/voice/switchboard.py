@@ -44,7 +44,7 @@ from calls_mcp.emulator.voice.instructions import Documents, Fetched, Instructio
 from calls_mcp.emulator.voice.twiml_elements import Element
 from calls_mcp.emulator.webhooks import Webhooks
 
-Execute = Callable[[str, Leg, "Switchboard"], Steps[None]]
+RunInstructions = Callable[[str, Leg, "Switchboard"], Steps[None]]
 """Executes the instructions of a call."""
 
 
@@ -82,13 +82,13 @@ class Switchboard:
         scenario: Scenario,
         own_numbers: Collection[str],
         webhooks: Webhooks,
-        execute: Execute,
+        run_instructions: RunInstructions,
     ) -> None:
         self._store = store
         self._scenario = scenario
         self._own_numbers = own_numbers
         self._webhooks = webhooks
-        self._execute = execute
+        self._run_instructions = run_instructions
         self._documents = Documents(webhooks, store, self._arrived)
         self._numbers = count(1)
         self._forget()
@@ -297,7 +297,7 @@ class Switchboard:
         call = self.call(sid)
         if leg.callee.script.talk_for is None and not leg.is_dialed:
             self.update(call_lifecycle.held(call, self.now))
-        self._running[sid] = running = _Running(self._execute(sid, leg, self))
+        self._running[sid] = running = _Running(self._run_instructions(sid, leg, self))
         self._resume(sid, running, None)
 
     def _redirect(self, sid: str, instructions: Instructions) -> None:
