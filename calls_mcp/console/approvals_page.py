@@ -102,7 +102,7 @@ class ApprovalsPage:
     async def fingerprint(self) -> str:
         """Return a text that changes whenever the set of pending requests changes."""
         try:
-            return await self._approvals.mark() if self._approvals else ""
+            return await self._approvals.pending_version() if self._approvals else ""
         except StoreUnavailable:
             return "unavailable"
 

@@ -115,7 +115,7 @@ class Approvals:
         """Return up to `most` requests of any state, newest first."""
         return await self.storage.newest_requests(most)
 
-    async def mark(self) -> str:
+    async def pending_version(self) -> str:
         """Return a string that changes whenever the set of pending requests changes."""
         return await self.storage.pending_version()
 
