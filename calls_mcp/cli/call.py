@@ -34,8 +34,7 @@ from calls_mcp.observability import stderr
 from calls_mcp.observability.logs import configure_logs
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.server.handlers import build_server
-from calls_mcp.service.runtime import Runtime
-from calls_mcp.service.sandbox import open_runtime
+from calls_mcp.service.runtime import Runtime, open_runtime
 from calls_mcp.service.signals import handled_by
 from calls_mcp.settings import Settings, load_settings
 from calls_mcp.tools.catalog import Json, Operation, load_operations

@@ -33,8 +33,7 @@ from calls_mcp.emulator import (
 )
 from calls_mcp.emulator.scenario import Reaction
 from calls_mcp.server.handlers import build_server
-from calls_mcp.service.runtime import Runtime
-from calls_mcp.service.sandbox import access_to
+from calls_mcp.service.runtime import Runtime, access_to
 from calls_mcp.settings import Settings
 
 _EPILOG = """\

@@ -23,7 +23,7 @@ from calls_mcp.cli.options import add_json, add_sandbox
 from calls_mcp.cli.terminal import Color, painted, say, show_json
 from calls_mcp.errors import MissingCredentials
 from calls_mcp.observability.logs import silenced
-from calls_mcp.service.sandbox import open_access
+from calls_mcp.service.runtime import open_access
 from calls_mcp.settings import Settings
 from calls_mcp.tools.humanize import counted
 

@@ -15,8 +15,7 @@ from calls_mcp.observability import stderr
 from calls_mcp.observability.logs import configure_logs
 from calls_mcp.server.handlers import build_server
 from calls_mcp.server.stdio import serve_stdio
-from calls_mcp.service.runtime import Runtime
-from calls_mcp.service.sandbox import open_runtime
+from calls_mcp.service.runtime import Runtime, open_runtime
 from calls_mcp.settings import Settings, load_settings
 
 _HTTP_OPTIONS = ("host", "port", "path", "console")

@@ -1,7 +1,10 @@
-"""The shared state of one server: its settings, and what invocations need, loaded on first use."""
+"""The shared state of one server, on the real Calls API or in the sandbox.
+
+What invocations need is loaded on first use. The sandbox is an emulator in this process.
+"""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +17,7 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from calls_mcp.errors import CallsError, ConfigurationError
+from calls_mcp.observability.redaction import one_line
 from calls_mcp.service.background_tasks import BackgroundTasks, open_background_tasks
 from calls_mcp.service.watching import NotificationStreams, Watches
 from calls_mcp.settings import Access, Settings
@@ -22,6 +26,7 @@ from calls_mcp.tools.outcome import Caller, Outcome
 from calls_mcp.twilio.proxies_and_certificates import named_certificates, named_proxy
 
 if TYPE_CHECKING:
+    from calls_mcp.emulator import Emulator
     from calls_mcp.guard.policy.rules import Policy
     from calls_mcp.service.approved_changes import ApprovedChanges
     from calls_mcp.service.authorization import Grant, Overrides
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
     from calls_mcp.service.wiring import Services
 
 _POLL = 1.0  # second
+_PAST_CALLS = 40
+_LONGEST_TRANSCRIPT = 50  # lines
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -302,3 +309,53 @@ def _exporting(settings: Settings) -> AbstractContextManager[None]:
         metrics_address=telemetry.metrics_address,
         names=[*load_operations(), *prompts],
     )
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Runtime]:
+    """Open a runtime on the configured API or, in the sandbox, on an emulator.
+
+    Raises:
+        ConfigurationError: Credentials are missing, or the runtime can't be opened.
+    """
+    async with (
+        open_access(settings, sandbox=sandbox) as access,
+        Runtime(settings, access, sandbox=sandbox) as runtime,
+    ):
+        yield runtime
+
+
+@asynccontextmanager
+async def open_access(settings: Settings, *, sandbox: bool) -> AsyncGenerator[Access]:
+    """Yield access to the configured API or, in the sandbox, to an emulator with some past calls.
+
+    Raises:
+        MissingCredentials: The settings have none.
+    """
+    if not sandbox:
+        yield settings.twilio.access()
+        return
+    from calls_mcp.emulator import Emulator, past_calls  # noqa: PLC0415
+
+    async with Emulator(port=None) as emulator:
+        emulator.calls.add(*past_calls(1, _PAST_CALLS, emulator.clock()))
+        yield access_to(emulator, settings)
+
+
+def access_to(emulator: "Emulator", settings: Settings) -> Access:
+    """Return access to an emulator in this process."""
+    return Access(
+        base_url="http://emulator",
+        account_sid=emulator.account.sid,
+        username=emulator.account.sid,
+        password=emulator.account.auth_token,
+        timeout=settings.twilio.timeout,
+        deadline=settings.twilio.deadline,
+        app=emulator.app,
+        transcript=partial(_transcript, emulator),
+    )
+
+
+def _transcript(emulator: "Emulator", sid: str) -> Sequence[str]:
+    """Return the end of a call's transcript."""
+    return [one_line(line) for line in emulator.transcript_lines(sid)[-_LONGEST_TRANSCRIPT:]]

@@ -14,7 +14,7 @@ import pytest
 
 from calls_mcp.console import Address, open_console
 from calls_mcp.service.runtime import Runtime
-from calls_mcp.service.sandbox import access_to as sandbox_access
+from calls_mcp.service.runtime import access_to as sandbox_access
 from calls_mcp.settings import load_settings
 from tests.audit_records import records_in
 from tests.console.harness import (

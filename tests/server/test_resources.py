@@ -10,8 +10,7 @@ from mcp_types import ReadResourceResult, TextResourceContents
 
 from calls_mcp.emulator import Emulator, Fault, ManualClock
 from calls_mcp.server.handlers import build_server
-from calls_mcp.service.runtime import Runtime
-from calls_mcp.service.sandbox import access_to
+from calls_mcp.service.runtime import Runtime, access_to
 from calls_mcp.settings import load_settings
 from tests.harness import ERAS, PERMISSIVE, Era, Harness, open_harness
 from tests.strategies import DOCUMENTED, TOOLS
