@@ -11,8 +11,7 @@ from calls_mcp.audit.records import NOBODY, Authority, Decision, Entry
 from calls_mcp.errors import InvocationError, PolicyDenied
 from calls_mcp.guard.policy.destinations import party
 from calls_mcp.guard.policy.evaluation import action_of, judge, parties, strictest
-from calls_mcp.guard.policy.hours_rules import Hours
-from calls_mcp.guard.policy.rules import Caps, Objection, Policy, Requirement
+from calls_mcp.guard.policy.rules import Caps, Hours, Objection, Policy, Requirement
 from calls_mcp.guard.twiml_document import dialed_at_once
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.storage.records import DAY, Binding

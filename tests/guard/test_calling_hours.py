@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calls_mcp.guard.calling_hours import local_times, untimely
-from calls_mcp.guard.policy.hours_rules import ALWAYS, NEVER, CountryHours, Hours, Span
+from calls_mcp.guard.policy.rules import ALWAYS, NEVER, CountryHours, Hours, Span
 from tests.guard.approving import approve_next, as_it_is_found
 from tests.guard.policy.cases import SHIPPED
 from tests.harness import Agent, Harness, open_harness, placing

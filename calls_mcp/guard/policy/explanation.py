@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
-from calls_mcp.guard.policy.hours_rules import ALWAYS, CountryHours, Exceptional, Hours
 from calls_mcp.guard.policy.rules import (
+    ALWAYS,
     Caps,
     Confirmations,
+    CountryHours,
     Counts,
     Destinations,
+    Exceptional,
+    Hours,
     Policy,
     Requirement,
 )

@@ -5,8 +5,7 @@ from typing import Any, get_args
 import pytest
 
 from calls_mcp.guard.policy.explanation import explain, summary
-from calls_mcp.guard.policy.hours_rules import ALWAYS, NEVER, CountryHours, Span
-from calls_mcp.guard.policy.rules import Requirement
+from calls_mcp.guard.policy.rules import ALWAYS, NEVER, CountryHours, Requirement, Span
 from tests.guard.policy.cases import BERLIN, OTHER, SHIPPED, changed
 
 
