@@ -21,7 +21,7 @@ from calls_mcp.observability.logs import silenced
 from calls_mcp.observability.redaction import one_line, quoted
 from calls_mcp.settings import Settings, load_settings
 from calls_mcp.storage.records import ApprovalRequest
-from calls_mcp.tools.outcome import iso_time
+from calls_mcp.tools.humanize import iso_time
 
 _USAGE = """\
 calls-mcp approvals [list] [--all] [--watch] [--sandbox] [--json]

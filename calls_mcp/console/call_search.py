@@ -11,9 +11,8 @@ from starlette.requests import Request
 
 from calls_mcp.audit.search import NOWHERE, Origin
 from calls_mcp.console.reader_time import bounds, date_faults, zone_of
-from calls_mcp.tools.call_summary import FINAL, LIVE
+from calls_mcp.tools.call_summary import FINAL, LIVE, CallSummary
 from calls_mcp.tools.catalog import Json
-from calls_mcp.tools.outcome import CallSummary
 
 STATUSES = (*sorted(LIVE), *sorted(FINAL))
 DIRECTIONS = ("inbound", "outbound-api", "outbound-dial", "trunking-originating")

@@ -32,8 +32,9 @@ from calls_mcp.console.exports import csv_row, download, is_csv
 from calls_mcp.console.templating import page, read_decision
 from calls_mcp.errors import CallsError, InvalidArguments, StoreUnavailable
 from calls_mcp.storage.records import ApprovalRequest
+from calls_mcp.tools.call_summary import CallSummary
 from calls_mcp.tools.catalog import Json
-from calls_mcp.tools.outcome import Approval, CallSummary, Failure, Outcome
+from calls_mcp.tools.outcome import Approval, Failure, Outcome
 
 _SID = re.compile("CA[0-9a-fA-F]{32}")
 _LIVE = ("in-progress", "ringing", "queued")

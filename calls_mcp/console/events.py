@@ -9,8 +9,9 @@ from typing import NamedTuple, get_args
 from calls_mcp.audit.records import Decision
 from calls_mcp.audit.search import Found
 from calls_mcp.errors import OutcomeUnknown, PolicyDenied
+from calls_mcp.tools.call_summary import CallSummary
 from calls_mcp.tools.catalog import Json
-from calls_mcp.tools.outcome import CallSummary, iso_time
+from calls_mcp.tools.humanize import iso_time
 from calls_mcp.tools.phone_number import formatted
 
 _MAX_CALLS = 500

@@ -27,8 +27,8 @@ from calls_mcp.console.recent_calls import MAX_CALLS, RecentCalls
 from calls_mcp.console.statistics import DecisionRecord, Statistics, count
 from calls_mcp.console.templating import length_of_time, page, words
 from calls_mcp.errors import CallsError
-from calls_mcp.tools.call_summary import LIVE
-from calls_mcp.tools.outcome import CallSummary, iso_time
+from calls_mcp.tools.call_summary import LIVE, CallSummary
+from calls_mcp.tools.humanize import iso_time
 
 _HOUR, _DAY = 3600, 86_400  # seconds
 _RANGES = {"today": ("Today", 1), "7d": ("7 days", 7), "30d": ("30 days", 30)}

@@ -20,7 +20,7 @@ from calls_mcp.guard.policy.rules import Policy, Requirement, itemize, load_poli
 from calls_mcp.observability.redaction import MASK
 from calls_mcp.settings import Settings
 from calls_mcp.storage.records import DAY
-from calls_mcp.tools.outcome import iso_time
+from calls_mcp.tools.humanize import iso_time
 
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")  # in Markdown, for docs/settings.md
 _NEEDS: Mapping[Requirement, str] = {

@@ -4,8 +4,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import anyio
 
+from calls_mcp.tools.call_summary import CallSummary
 from calls_mcp.tools.catalog import Json
-from calls_mcp.tools.outcome import CallSummary, Failure, Outcome, iso_time
+from calls_mcp.tools.humanize import iso_time
+from calls_mcp.tools.outcome import Failure, Outcome
 
 MAX_CALLS = 5_000
 _FEW, _MANY = 50, 1000  # calls of a page

@@ -24,7 +24,8 @@ from calls_mcp.storage.records import (
     OperatorDecision,
     PendingConfirmation,
 )
-from calls_mcp.tools.outcome import Confirmation, Outcome, ReportProgress, iso_time
+from calls_mcp.tools.humanize import iso_time
+from calls_mcp.tools.outcome import Confirmation, Outcome, ReportProgress
 
 if TYPE_CHECKING:
     from calls_mcp.guard.preview import Question

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, cast
 from calls_mcp.audit.records import NOBODY, Authority, Decision, Entry
 from calls_mcp.errors import InvocationError, PolicyDenied
 from calls_mcp.guard.policy.destinations import party
-from calls_mcp.guard.policy.evaluation import action_of, judge, parties, strictest
+from calls_mcp.guard.policy.evaluation import judge, parties, strictest
 from calls_mcp.guard.policy.rules import Caps, Hours, Objection, Policy, Requirement
 from calls_mcp.guard.twiml_document import dialed_at_once
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.storage.records import DAY, Binding
-from calls_mcp.tools.call_summary import LONGEST_ADDRESS
+from calls_mcp.tools.call_summary import LONGEST_ADDRESS, CallSummary
 from calls_mcp.tools.humanize import plain
-from calls_mcp.tools.outcome import Caller, CallSummary, Outcome
+from calls_mcp.tools.outcome import Caller, Outcome
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.requests import Request, encode
 
@@ -201,7 +201,7 @@ def audit_entry(
     return Entry(
         principal=caller.principal,
         operation=arguments.operation,
-        action=action_of(arguments),
+        action=arguments.action,
         arguments=arguments.values,
         decision=decision,
         account_sid=account_sid,

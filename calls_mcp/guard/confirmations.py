@@ -11,7 +11,8 @@ from calls_mcp.guard.change import Stop
 from calls_mcp.guard.signing import Signer
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.records import Binding, PendingConfirmation
-from calls_mcp.tools.outcome import Confirmation, Outcome, iso_time
+from calls_mcp.tools.humanize import iso_time
+from calls_mcp.tools.outcome import Confirmation, Outcome
 
 if TYPE_CHECKING:
     from calls_mcp.guard.preview import Question

@@ -31,7 +31,8 @@ from calls_mcp.guard.policy.rules import Policy
 from calls_mcp.guard.repeated_calls import EarlierCalls
 from calls_mcp.observability import telemetry
 from calls_mcp.storage.records import ApprovalRequest, PendingConfirmation
-from calls_mcp.tools.outcome import Approval, Caller, CallSummary, Outcome, ReportProgress
+from calls_mcp.tools.call_summary import CallSummary
+from calls_mcp.tools.outcome import Approval, Caller, Outcome, ReportProgress
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.client import TwilioClient
 

@@ -10,16 +10,16 @@ from calls_mcp.errors import NotApplicable
 from calls_mcp.guard.calling_hours import local_times
 from calls_mcp.guard.change import LONGEST_CALL, Change, state_of, status_of
 from calls_mcp.guard.policy.destinations import is_premium_rate, numbers_of, party
-from calls_mcp.guard.policy.evaluation import action_of, parties
+from calls_mcp.guard.policy.evaluation import parties
 from calls_mcp.guard.policy.twiml import records
 from calls_mcp.guard.repeated_calls import EarlierCalls
 from calls_mcp.guard.twiml_document import without_passwords
 from calls_mcp.guard.twiml_words import exactly, in_words, shown
 from calls_mcp.observability.redaction import MASK, quoted
-from calls_mcp.tools.call_summary import LONGEST_ADDRESS
+from calls_mcp.tools.call_summary import LONGEST_ADDRESS, CallSummary
 from calls_mcp.tools.catalog import Action, Json, Parameter
 from calls_mcp.tools.humanize import about, duration, plain
-from calls_mcp.tools.outcome import CallSummary, Preview, Risk
+from calls_mcp.tools.outcome import Preview, Risk
 from calls_mcp.tools.phone_number import formatted
 from calls_mcp.tools.validation import Arguments
 
@@ -65,7 +65,7 @@ def question_about(
     Raises:
         NotApplicable: The call is in a state in which the API would refuse the change.
     """
-    arguments, action = change.arguments, action_of(change.arguments)
+    arguments, action = change.arguments, change.arguments.action
     _refuse_if_pointless(arguments, action, call)
     active = {k: v for k, v in arguments.values.items() if k not in arguments.ignored}
     said = arguments.own.get("say")

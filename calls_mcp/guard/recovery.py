@@ -17,13 +17,12 @@ from calls_mcp.errors import (
 )
 from calls_mcp.guard.change import Change, status_of
 from calls_mcp.guard.policy.destinations import canonical
-from calls_mcp.guard.policy.evaluation import action_of
 from calls_mcp.guard.policy.sip_address import parse_sip
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.rate_limits import Limit
-from calls_mcp.tools.call_summary import NotACall, summarize
+from calls_mcp.tools.call_summary import CallSummary, NotACall, summarize
 from calls_mcp.tools.catalog import Json, address_kind
-from calls_mcp.tools.outcome import CallSummary, Outcome
+from calls_mcp.tools.outcome import Outcome
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request
 
@@ -168,7 +167,7 @@ class Recovery:
 
 def _judge(lost: LostResponse, call: CallSummary) -> Outcome:
     """Return the outcome of a change from the state of its call."""
-    action = action_of(lost.change.arguments)
+    action = lost.change.arguments.action
     if action == "delete":
         return lost.not_done("the record still exists")
     if action != "hang_up":  # a call does not show where it was redirected

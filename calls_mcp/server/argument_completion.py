@@ -12,11 +12,11 @@ import mcp_types as types
 
 from calls_mcp.guard.policy.destinations import allows_caller
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.server.permissions import Context, Permissions, invalid, names, principal_of
+from calls_mcp.server.permissions import Context, Permissions, invalid, principal_of
 from calls_mcp.server.prompts import Prompts
 from calls_mcp.server.resources import CALL, DOCS
 from calls_mcp.service.authorization import current_overrides
-from calls_mcp.tools.outcome import CallSummary
+from calls_mcp.tools.call_summary import CallSummary
 
 if TYPE_CHECKING:
     from calls_mcp.settings import Access
@@ -70,7 +70,7 @@ class Completions:
         argument = params.argument
         known = self._arguments(params.ref)
         if argument.name not in known:
-            available = names(known) or "none"
+            available = ", ".join(known) or "none"
             raise invalid(f"Unknown argument {quoted(argument.name, 40)}. Available: {available}")
         found = await self._values(ctx, argument.name, known[argument.name])
         begun = argument.value.casefold()
@@ -93,7 +93,7 @@ class Completions:
             self._permissions.operation("fetch_call", {"uri": ref.uri})
         if ref.uri not in _TEMPLATES:
             wrong = quoted(ref.uri, 100)
-            available = names(_TEMPLATES)
+            available = ", ".join(_TEMPLATES)
             raise invalid(f"Unknown template {wrong}. Available: {available}", {"uri": ref.uri})
         return dict.fromkeys(_TEMPLATES[ref.uri], ())
 

@@ -60,11 +60,6 @@ def invalid(message: str, data: object = None) -> MCPError:
     return MCPError(types.INVALID_PARAMS, message, data)
 
 
-def names(known: Mapping[str, object]) -> str:
-    """Return the available names, for an error."""
-    return ", ".join(known)
-
-
 def require_first_page(params: types.PaginatedRequestParams | None) -> None:
     """Refuse a cursor, because lists have one page.
 
@@ -115,8 +110,8 @@ class Permissions:
             return operation
         if name in self._hidden:
             raise invalid(f"{name} is not available, because this server is read-only", data)
-        unknown = quoted(name, 64)
-        raise invalid(f"Unknown tool {unknown}. Available: {names(self.permitted())}", data)
+        available = ", ".join(self.permitted())
+        raise invalid(f"Unknown tool {quoted(name, 64)}. Available: {available}", data)
 
     async def read(
         self,

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 
 from calls_mcp.errors import CatalogError
 from calls_mcp.observability.redaction import one_line, quoted
-from calls_mcp.server.permissions import Context, Permissions, invalid, names, require_first_page
+from calls_mcp.server.permissions import Context, Permissions, invalid, require_first_page
 from calls_mcp.tools.catalog import PROMPTS
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -130,7 +130,7 @@ class Prompts:
         """
         prompts = self._permitted()
         if name not in prompts:
-            raise invalid(f"Unknown prompt {quoted(name, 64)}. Available: {names(prompts)}")
+            raise invalid(f"Unknown prompt {quoted(name, 64)}. Available: {', '.join(prompts)}")
         return prompts[name]
 
     def _permitted(self) -> Mapping[str, Prompt]:

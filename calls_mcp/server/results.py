@@ -8,10 +8,10 @@ from mcp_types import CallToolResult, TextContent
 
 from calls_mcp.errors import KNOWN_ARGUMENT, NONE_OF_THEM, NOTHING, Fault
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.tools.call_summary import LONGEST_ADDRESS, LONGEST_NAME
+from calls_mcp.tools.call_summary import LONGEST_ADDRESS, LONGEST_NAME, CallSummary
 from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.humanize import counted, duration
-from calls_mcp.tools.outcome import CallSummary, Confirmation, Failure, Outcome
+from calls_mcp.tools.outcome import Confirmation, Failure, Outcome
 
 _ENDINGS = {
     "busy": "The line was busy",

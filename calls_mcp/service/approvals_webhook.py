@@ -20,7 +20,7 @@ from calls_mcp.observability.redaction import one_line
 from calls_mcp.settings import Console, Settings
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.records import ApprovalRequest
-from calls_mcp.tools.outcome import iso_time
+from calls_mcp.tools.humanize import iso_time
 from calls_mcp.twilio.transport import connect_to, connection_failure
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ import orjson
 from calls_mcp.errors import Fault, InvalidArguments
 from calls_mcp.guard.signing import Signer
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.tools.call_summary import NotACall, summarize
+from calls_mcp.tools.call_summary import CallSummary, NotACall, summarize
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.humanize import counted
-from calls_mcp.tools.outcome import CallSummary, ReportProgress
+from calls_mcp.tools.outcome import ReportProgress
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Pair, Request

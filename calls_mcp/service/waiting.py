@@ -11,8 +11,9 @@ from calls_mcp.observability.current_request import request_context
 from calls_mcp.service.authorization import Grant, renewed_for
 from calls_mcp.service.watching import Subscription, TooManyWatches, Topic, Watches
 from calls_mcp.settings import Access
+from calls_mcp.tools.call_summary import CallSummary
 from calls_mcp.tools.catalog import Operation
-from calls_mcp.tools.outcome import CallSummary, Failure, Outcome, ReportProgress
+from calls_mcp.tools.outcome import Failure, Outcome, ReportProgress
 
 if TYPE_CHECKING:
     from calls_mcp.tools.validation import Arguments  # which would load jsonschema at start

@@ -12,7 +12,8 @@ import anyio
 from calls_mcp.errors import CallsError, PolicyDenied
 from calls_mcp.service.background_tasks import BackgroundTasks
 from calls_mcp.settings import Access
-from calls_mcp.tools.outcome import CallSummary, Failure, Outcome
+from calls_mcp.tools.call_summary import CallSummary
+from calls_mcp.tools.outcome import Failure, Outcome
 
 _RINGING = frozenset({"queued", "ringing"})
 _WHILE_RINGING, _LATER = 1.0, 3.0  # seconds between reads of a call that a client waits for

@@ -1,6 +1,7 @@
 """Numbers and lists in sentences."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth")
 _ENDINGS = {1: "st", 2: "nd", 3: "rd"}
@@ -28,6 +29,11 @@ def about(seconds: float) -> str:
         if whole >= 2 * length or (whole and whole % length == 0):
             return f"{-(-whole // length)} {unit}"
     return f"{whole} s"
+
+
+def iso_time(seconds: float) -> str:
+    """Return an epoch time in ISO 8601, in UTC and whole seconds."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def plain(value: str) -> str:

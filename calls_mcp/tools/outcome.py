@@ -5,7 +5,6 @@ The published output schemas and the texts for a model are made from these model
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field
@@ -211,8 +210,3 @@ class Approval:
 
 ReportProgress = Callable[[float, float, str], Awaitable[None]]
 """Reports the progress of an invocation: the amount, the total and a message."""
-
-
-def iso_time(seconds: float) -> str:
-    """Return an epoch time in ISO 8601, in UTC and whole seconds."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

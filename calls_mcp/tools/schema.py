@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import WithDefaultSchema
 
-from calls_mcp.tools.catalog import Operation, Parameter, Schema
+from calls_mcp.tools.catalog import Operation, Schema
 from calls_mcp.tools.outcome import Outcome
 
 _ANSWERS = {
@@ -32,11 +32,6 @@ def input_schema(operation: Operation) -> Schema:
     }
     required = [p.name for p in parameters if p.required]
     return {**schema, "required": [*required]} if required else schema
-
-
-def checked_schema(parameter: Parameter) -> Schema:
-    """Return the schema that validates an argument: the published part and the asserts."""
-    return {"allOf": [parameter.schema, parameter.type.asserts]}
 
 
 def output_schema(operation: Operation) -> Schema:

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from calls_mcp.errors import KNOWN_ARGUMENT, NONE_OF_THEM, NOTHING, Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK, first_invisible, quoted
 from calls_mcp.tools.catalog import (
+    Action,
     AddressKind,
     Json,
     Operation,
@@ -25,7 +26,6 @@ from calls_mcp.tools.catalog import (
 )
 from calls_mcp.tools.humanize import counted, listed
 from calls_mcp.tools.list_filters import filter_warnings, time_in_utc, utc
-from calls_mcp.tools.schema import checked_schema
 from calls_mcp.tools.suggestions import (
     instead_of_character,
     suggested_list,
@@ -57,6 +57,16 @@ class Arguments:
     own: Mapping[str, str] = field(default_factory=dict[str, str])
     ignored: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def action(self) -> Action:
+        """The main action of a change, as a user would name it."""
+        effect = self.operation.effect
+        if effect in ("place", "delete"):
+            return "place" if effect == "place" else "delete"
+        if "status" in self.values:
+            return "hang_up"
+        return "redirect" if self.values.keys() & {"url", "twiml"} else "modify"
 
 
 def validate(operation: Operation, raw: Mapping[str, Json]) -> Arguments:
@@ -115,7 +125,8 @@ def _is_date_or_time(value: object) -> bool:
 
 @cache
 def _validator(parameter: Parameter) -> Draft202012Validator:
-    return Draft202012Validator(checked_schema(parameter), format_checker=FORMATS)
+    checked: Schema = {"allOf": [parameter.schema, parameter.type.asserts]}
+    return Draft202012Validator(checked, format_checker=FORMATS)
 
 
 def _without_empty(operation: Operation, raw: Mapping[str, Json]) -> dict[str, Json]:

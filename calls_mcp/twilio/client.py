@@ -26,7 +26,7 @@ from calls_mcp import __version__
 from calls_mcp.errors import InvocationError, NotAttempted
 from calls_mcp.observability import telemetry
 from calls_mcp.settings import Access
-from calls_mcp.tools.outcome import CallSummary
+from calls_mcp.tools.call_summary import CallSummary
 from calls_mcp.twilio.circuit_breaker import CircuitBreaker, CircuitState
 from calls_mcp.twilio.requests import Request
 from calls_mcp.twilio.responses import (

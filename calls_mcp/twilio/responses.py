@@ -27,10 +27,9 @@ from calls_mcp.errors import (
     Unreachable,
 )
 from calls_mcp.observability.redaction import masked, one_line, quoted
-from calls_mcp.tools.call_summary import NotACall, summarize
+from calls_mcp.tools.call_summary import CallSummary, NotACall, summarize
 from calls_mcp.tools.catalog import CONFIG, Json, address_kind
 from calls_mcp.tools.humanize import about
-from calls_mcp.tools.outcome import CallSummary
 from calls_mcp.twilio.requests import Request
 
 _LONGEST_MESSAGE = 300  # characters

@@ -120,19 +120,9 @@ def parties(arguments: "Arguments") -> tuple[str, ...]:
     return (*placed, *dialed(twiml), *messaged(twiml))
 
 
-def action_of(arguments: "Arguments") -> Action:
-    """Return the main action of a change, as a user would name it."""
-    effect, values = arguments.operation.effect, arguments.values
-    if effect in ("place", "delete"):
-        return "place" if effect == "place" else "delete"
-    if "status" in values:
-        return "hang_up"
-    return "redirect" if values.keys() & {"url", "twiml"} else "modify"
-
-
 def _actions(arguments: "Arguments") -> Iterator[Action]:
     """Yield all actions of a change: with both status and url, a call may also be redirected."""
-    yield action_of(arguments)
+    yield arguments.action
     if arguments.operation.effect == "change":
         given = arguments.values.keys()
         if given & {"url", "twiml"}:
