@@ -16,7 +16,7 @@ from calls_mcp.cli.client_files import (
     Written,
     absolute,
     merged,
-    write,
+    write_entry,
 )
 from calls_mcp.cli.launch_command import Launch, launch_command
 from calls_mcp.cli.options import add_json, add_sandbox
@@ -70,7 +70,7 @@ def run(options: Namespace) -> int:
         entry, note = _entry(options.name, start, sandbox=options.sandbox), start.note
     file: Path = options.file or client.file()
     try:
-        written = write(file, client, entry) if options.write else None
+        written = write_entry(file, client, entry) if options.write else None
     except Unchangeable:
         say(_snippet(client, entry))
         raise

@@ -308,7 +308,7 @@ def _filled(before: Json, made: Json) -> _Object:
     return before | news
 
 
-def write(file: Path, client: Client, entry: ServerEntry) -> Written:
+def write_entry(file: Path, client: Client, entry: ServerEntry) -> Written:
     """Write the entry to `file` and back up the file; do nothing if it has the entry already.
 
     Raises:

@@ -33,8 +33,8 @@ from calls_mcp.http.request_checks import (
 from calls_mcp.http.request_limits import (
     RequestLimits,
     SessionLimit,
-    caller_of,
     kind_of,
+    principal_or_address,
 )
 from calls_mcp.observability import telemetry
 from calls_mcp.service.runtime import Runtime
@@ -216,7 +216,7 @@ class McpEndpoint:
     ) -> None:
         if self._shutdown.has_begun and method_of(scope) in _BEGINNING:
             raise retry_later(503, "The server is shutting down; nothing was done", _RETRY_AFTER)
-        kind, caller = kind_of(scope), caller_of(scope)
+        kind, caller = kind_of(scope), principal_or_address(scope)
         with self._limits.concurrent(kind, caller):
             await self._limits.count(kind, caller)
             check_json_rpc(scope)

@@ -17,7 +17,7 @@ import jwt
 from starlette.authentication import AuthenticationError
 
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.http.principals import NOBODY, PrincipalsFile, PrincipalsMissing
+from calls_mcp.http.principals import NO_PRINCIPALS, PrincipalsFile, PrincipalsMissing
 from calls_mcp.observability.redaction import escape_invisible
 from calls_mcp.service.authorization import Grant, is_reserved
 from calls_mcp.settings import Auth, Settings, is_loopback
@@ -252,7 +252,7 @@ class JwtVerifier:
         if is_reserved(name):
             raise jwt.InvalidTokenError("a principal must not be console or begin with console:")
         client = claims.get("client_id") or claims.get("azp") or name
-        principals = self._principals.now() if self._principals else NOBODY
+        principals = self._principals.now() if self._principals else NO_PRINCIPALS
         grant = Grant(
             client_id=str(client),
             subject=name,

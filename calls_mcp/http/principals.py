@@ -149,7 +149,7 @@ class Principals:
     overrides: Mapping[str, Overrides]
 
 
-NOBODY = Principals((), {})
+NO_PRINCIPALS = Principals((), {})
 
 
 class PrincipalsMissing(AuthenticationError):

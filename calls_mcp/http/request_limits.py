@@ -20,9 +20,9 @@ from calls_mcp.settings import Http
 from calls_mcp.storage.rate_limits import Limit, RateLimiter
 from calls_mcp.tools.catalog import load_operations
 
-Kind = Literal["requests", "waits", "changes", "streams", "answers"]
+LimitKind = Literal["requests", "waits", "changes", "streams", "answers"]
 
-_WORDS: Mapping[Kind, str] = {
+_WORDS: Mapping[LimitKind, str] = {
     "requests": "requests",
     "waits": "calls with wait_until",
     "changes": "changes",
@@ -62,7 +62,7 @@ class RequestLimits:
             raise retry_later(503, "Too many connections; nothing was done", _RETRY_AFTER)
 
     @contextmanager
-    def concurrent(self, kind: Kind, caller: str) -> Generator[None]:
+    def concurrent(self, kind: LimitKind, caller: str) -> Generator[None]:
         """Count a request as concurrent while it is served.
 
         Raises:
@@ -82,7 +82,7 @@ class RequestLimits:
                 if not self._active[place]:
                     del self._active[place]
 
-    async def count(self, kind: Kind, caller: str) -> None:
+    async def count(self, kind: LimitKind, caller: str) -> None:
         """Count a request in the current minute.
 
         Raises:
@@ -96,7 +96,7 @@ class RequestLimits:
         if exceeded := await self._rates.hit(limits):
             raise _too_many(exceeded.name, exceeded.retry_after)
 
-    def _max_concurrent(self, kind: Kind) -> tuple[int, int]:
+    def _max_concurrent(self, kind: LimitKind) -> tuple[int, int]:
         """Return how many requests of a kind can be concurrent: per caller, and in total."""
         settings = self._settings
         match kind:
@@ -135,7 +135,7 @@ class SessionLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an ASGI request."""
         is_new = method_of(scope) == "initialize"
-        name, caller = Headers(scope=scope).get(_SESSION_ID, ""), caller_of(scope)
+        name, caller = Headers(scope=scope).get(_SESSION_ID, ""), principal_or_address(scope)
         if is_new and self._count(caller) >= self._max:
             rejected = _too_many("sessions", _RETRY_SESSION_AFTER)
             await rejected.response(scope, receive, send)
@@ -198,7 +198,7 @@ class SessionLimit:
         return len({id(session) for session in self._open.values() if session.caller == caller})
 
 
-def kind_of(scope: Scope) -> Kind:
+def kind_of(scope: Scope) -> LimitKind:
     """Return the kind under which a request is counted."""
     match scope[MESSAGE]:
         case _ if scope["method"] == "GET":
@@ -219,7 +219,7 @@ def kind_of(scope: Scope) -> Kind:
             return "answers"
 
 
-def caller_of(scope: Scope) -> str:
+def principal_or_address(scope: Scope) -> str:
     """Return the caller of a request: its token's principal, or else its address."""
     client = cast("tuple[str, int] | None", scope.get("client"))
     return current_principal() or f"address {client[0] if client else ''}"

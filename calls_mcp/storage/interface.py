@@ -31,7 +31,7 @@ from calls_mcp.storage.records import (
 )
 from calls_mcp.tools.outcome import Outcome
 
-Kind = Literal["memory", "sqlite", "redis"]
+StoreKind = Literal["memory", "sqlite", "redis"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Storage(ABC):
     `remove_call`, `correct`, `delete_if_equal`) raise OutcomeNotStored instead.
     """
 
-    kind: Kind
+    kind: StoreKind
     where: str
     """The file or URL, for the operator; without a password."""
     _failures: ClassVar[tuple[type[Exception], ...]]

@@ -62,7 +62,7 @@ _ALL_REQUESTS = _key("requests")
 _PENDING_KEYS = [_key("requests", name) for name in ("undecided", "expiring", "turns")]
 
 
-class Client(Protocol):
+class RedisClient(Protocol):
     """The used methods of `redis.asyncio.Redis`, whose own annotations have no result types."""
 
     def execute_command(self, *command: str | float) -> Awaitable[Any]:
@@ -99,7 +99,7 @@ def open_redis(url: str, options: StorageOptions) -> "RedisStorage":
             "CALLS_MCP_STATE_URL is not a well-formed URL such as redis://HOST:PORT/NUMBER, or has "
             "an unknown or wrong option. Percent-encode special characters in the password."
         ) from None
-    return RedisStorage(cast("Client", client), options, _without_secrets(url))
+    return RedisStorage(cast("RedisClient", client), options, _without_secrets(url))
 
 
 def _without_secrets(url: str) -> str:
@@ -114,7 +114,7 @@ class RedisStorage(Storage):
     kind = "redis"
     _failures = (RedisError, OSError)
 
-    def __init__(self, client: Client, options: StorageOptions, where: str) -> None:
+    def __init__(self, client: RedisClient, options: StorageOptions, where: str) -> None:
         super().__init__(options)
         self.where = where
         self._client = client
