@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import anyio
 
-from calls_mcp.cli.doctor_checks import Finding, Level
+from calls_mcp.cli.doctor_checks.finding import Finding, Level
 from calls_mcp.cli.doctor_checks.guard import check_policy, check_state_and_audit, check_webhook
 from calls_mcp.cli.doctor_checks.http_server import check_http
 from calls_mcp.cli.doctor_checks.twilio_api import check_api

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from calls_mcp.audit.log import audit_path, obstacle
-from calls_mcp.cli.doctor_checks import Finding
+from calls_mcp.cli.doctor_checks.finding import Finding
 from calls_mcp.cli.doctor_checks.variables import mask_url
 from calls_mcp.errors import ConfigurationError, StoreUnavailable
 from calls_mcp.guard.policy.explanation import summary

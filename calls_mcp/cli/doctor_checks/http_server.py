@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from calls_mcp.cli.doctor_checks import Finding
+from calls_mcp.cli.doctor_checks.finding import Finding
 from calls_mcp.cli.doctor_checks.twilio_api import check_api
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.oauth import IssuerUnavailable, KeySet

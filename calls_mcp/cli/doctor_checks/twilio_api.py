@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from calls_mcp.cli.doctor_checks import Finding
+from calls_mcp.cli.doctor_checks.finding import Finding
 from calls_mcp.cli.doctor_checks.variables import mask_url
 from calls_mcp.errors import ConfigurationError, InvocationError
 from calls_mcp.settings import Access

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from calls_mcp.cli.doctor_checks import Finding
+from calls_mcp.cli.doctor_checks.finding import Finding
 from calls_mcp.observability.redaction import (
     MASK,
     MIN_SECRET_LENGTH,
