@@ -11,8 +11,7 @@ from calls_mcp.audit.search import Found
 from calls_mcp.errors import OutcomeUnknown, PolicyDenied
 from calls_mcp.tools.call_summary import CallSummary
 from calls_mcp.tools.catalog import Json
-from calls_mcp.tools.humanize import iso_time
-from calls_mcp.tools.phone_number import formatted
+from calls_mcp.tools.humanize import formatted, iso_time
 
 _MAX_CALLS = 500
 _OBSERVED = "noticed by this console"

@@ -13,8 +13,7 @@ from calls_mcp.audit.search import Origin
 from calls_mcp.errors import PolicyDenied
 from calls_mcp.tools.call_summary import FINAL, CallSummary
 from calls_mcp.tools.catalog import Json
-from calls_mcp.tools.humanize import iso_time
-from calls_mcp.tools.phone_number import country
+from calls_mcp.tools.humanize import country, iso_time
 
 _DURATIONS = ((10, "Under 10 s"), (60, "10 to 59 s"), (300, "1 to 4 min"), (1800, "5 to 29 min"))
 _LONGER = "30 min or more"

@@ -19,8 +19,7 @@ from starlette.responses import HTMLResponse
 from calls_mcp.console.browser_sessions import session_of
 from calls_mcp.console.reader_time import local_time, zone_of
 from calls_mcp.observability.redaction import escape_invisible
-from calls_mcp.tools.humanize import iso_time, plain
-from calls_mcp.tools.phone_number import country, formatted
+from calls_mcp.tools.humanize import country, formatted, iso_time, plain
 
 _MINUTE, _HOUR = 60, 3600
 _NUMBER = re.compile(r"(\+[0-9][0-9 ]{5,18}[0-9]|\b[0-9]+ (?:h|min|s)\b)")

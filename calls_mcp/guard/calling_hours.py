@@ -13,8 +13,7 @@ from phonenumbers import PhoneNumber, PhoneNumberType, timezone
 from calls_mcp.guard.policy.destinations import numbers_of
 from calls_mcp.guard.policy.evaluation import strictest
 from calls_mcp.guard.policy.rules import CountryHours, Hours, Requirement
-from calls_mcp.guard.twiml_words import shown
-from calls_mcp.tools.humanize import about
+from calls_mcp.tools.humanize import about, shown
 
 _ASK = "Tell your user, or ask the operator to change the hours."
 _ANYWHERE = frozenset(

@@ -14,13 +14,12 @@ from calls_mcp.guard.policy.evaluation import parties
 from calls_mcp.guard.policy.twiml import records
 from calls_mcp.guard.repeated_calls import EarlierCalls
 from calls_mcp.guard.twiml_document import without_passwords
-from calls_mcp.guard.twiml_words import exactly, in_words, shown
+from calls_mcp.guard.twiml_words import in_words
 from calls_mcp.observability.redaction import MASK, quoted
 from calls_mcp.tools.call_summary import LONGEST_ADDRESS, CallSummary
 from calls_mcp.tools.catalog import Action, Json, Parameter
-from calls_mcp.tools.humanize import about, duration, plain
+from calls_mcp.tools.humanize import about, duration, exactly, formatted, plain, shown
 from calls_mcp.tools.outcome import Preview, Risk
-from calls_mcp.tools.phone_number import formatted
 from calls_mcp.tools.validation import Arguments
 
 _VERBS: Mapping[Action, str] = {

@@ -13,7 +13,7 @@ from secrets import token_urlsafe
 from calls_mcp.errors import OutcomeNotStored, StoreUnavailable
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.storage.interface import Storage
-from calls_mcp.tools.humanize import about
+from calls_mcp.tools.humanize import about, formatted
 from calls_mcp.tools.outcome import Risk
 
 _LONGEST_PARTY = 64  # characters
@@ -149,8 +149,6 @@ def before_sending() -> Generator[None]:
 
 def named(party: str) -> str:
     """Return a party as people write it, or in quotes if it is not a number."""
-    from calls_mcp.tools.phone_number import formatted  # noqa: PLC0415  # 60 ms, for numbers
-
     number = formatted(party)
     return number if number != party else quoted(party, _LONGEST_PARTY)
 

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from calls_mcp.guard.twiml_document import Element, MalformedTwiml, element_types, parse_twiml
 from calls_mcp.observability.redaction import escape_invisible
-from calls_mcp.tools.humanize import duration
-from calls_mcp.tools.phone_number import formatted
+from calls_mcp.tools.humanize import duration, exactly, shown
 
 _HANGS_UP = "Then it hangs up."
 _CHILDREN = "children"
@@ -84,18 +83,6 @@ class _Formatter(string.Formatter):
                 return value
             case _:
                 return exactly(value)
-
-
-def shown(address: str) -> str:
-    """Return a number as people write it, and any other address in quotes."""
-    number = formatted(address)
-    return number if number != address else exactly(address)
-
-
-def exactly(text: str) -> str:
-    """Return a text in double quotes, so that it can't be taken for a sentence of the server."""
-    plain = escape_invisible(text).replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + plain.replace("\n", " ") + '"'
 
 
 def _spoken(element: Element) -> str:

@@ -1,7 +1,11 @@
-"""Numbers and lists in sentences."""
+"""Numbers, times, phone numbers, lists and quoted texts as people read them."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+
+from calls_mcp.observability.redaction import escape_invisible
 
 _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth")
 _ENDINGS = {1: "st", 2: "nd", 3: "rd"}
@@ -11,6 +15,7 @@ _DIRECTIONS = {
     "trunking-originating": "from a SIP trunk",
     "trunking-terminating": "to a SIP trunk",
 }
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _UNITS = (("h", 3600), ("min", 60))
 
 
@@ -58,3 +63,43 @@ def ordinal(number: int) -> str:
         return _ORDINALS[number - 1]
     is_teen = number // 10 % 10 == 1
     return f"{number}{'th' if is_teen else _ENDINGS.get(number % 10, 'th')}"
+
+
+def formatted(address: str) -> str:
+    """Return an E.164 number in international form, such as +1 202 555 0123.
+
+    Other addresses are returned unchanged.
+    """
+    return _form_and_country(address)[0]
+
+
+def country(address: str) -> str:
+    """Return the two-letter country code of an E.164 number, empty if it has none."""
+    return _form_and_country(address)[1]
+
+
+@lru_cache(maxsize=1024)
+def _form_and_country(address: str) -> tuple[str, str]:
+    if not _E164.fullmatch(address):
+        return address, ""
+    import phonenumbers  # noqa: PLC0415  # 60 ms, for numbers
+
+    try:
+        number = phonenumbers.parse(address)
+    except phonenumbers.NumberParseException:
+        return address, ""
+    international = phonenumbers.PhoneNumberFormat.INTERNATIONAL
+    form = phonenumbers.format_number(number, international).replace("-", " ")
+    return form, phonenumbers.region_code_for_number(number) or ""
+
+
+def shown(address: str) -> str:
+    """Return a number as people write it, and any other address in quotes."""
+    number = formatted(address)
+    return number if number != address else exactly(address)
+
+
+def exactly(text: str) -> str:
+    """Return a text in double quotes, so that it can't be taken for a sentence of the server."""
+    plain = escape_invisible(text).replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + plain.replace("\n", " ") + '"'

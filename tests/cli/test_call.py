@@ -15,7 +15,7 @@ from anyio.from_thread import start_blocking_portal
 
 from calls_mcp.emulator.testing import RunningEmulator
 from calls_mcp.storage.database import default_path
-from calls_mcp.tools.phone_number import formatted
+from calls_mcp.tools.humanize import formatted
 from tests.audit_records import records_in
 from tests.cli.terminal import on_terminal
 from tests.cli.test_main import run, run_on_terminal

@@ -27,7 +27,7 @@ from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.opening import open_storage
 from calls_mcp.storage.records import DAY, StorageOptions
 from calls_mcp.storage.sqlite import SqliteStorage
-from calls_mcp.tools.phone_number import formatted
+from calls_mcp.tools.humanize import formatted
 from calls_mcp.twilio.client import TwilioClient
 from tests.harness import (
     ACCOUNT,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from calls_mcp.tools.phone_number import formatted
+from calls_mcp.tools.humanize import formatted
 from tests.guard.policy.cases import PREMIUM
 from tests.harness import ACCOUNT, CALLER, TALKS_FOR_AN_HOUR, Agent, Harness, open_harness, placing
 from tests.untrusted_text import TEXTS, invisible, unquoted

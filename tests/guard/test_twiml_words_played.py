@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calls_mcp.emulator.transcripts import TranscriptEntry
-from calls_mcp.guard.twiml_words import exactly, in_words
-from calls_mcp.tools.humanize import duration
-from calls_mcp.tools.phone_number import formatted
+from calls_mcp.guard.twiml_words import in_words
+from calls_mcp.tools.humanize import duration, exactly, formatted
 from tests.emulator.voice.phone import Application, Phone, switched_on
 
 OPENINGS = {
