@@ -34,7 +34,7 @@ from calls_mcp.errors import CallsError, InvalidArguments, StoreUnavailable
 from calls_mcp.storage.records import ApprovalRequest
 from calls_mcp.tools.call_summary import CallSummary
 from calls_mcp.tools.catalog import Json
-from calls_mcp.tools.outcome import Approval, Failure, Outcome
+from calls_mcp.tools.outcome import Answer, Failure, Outcome
 
 _SID = re.compile("CA[0-9a-fA-F]{32}")
 _LIVE = ("in-progress", "ringing", "queued")
@@ -257,8 +257,8 @@ class CallsPage:
         outcome = await self._console.invoke("update_call", arguments, caller)
         confirmation = outcome.confirmation
         if confirmation and confirmation.token:
-            approval = Approval(confirmation.token, by="elicitation")
-            return await self._console.invoke("update_call", arguments, caller, approval)
+            answer = Answer(confirmation.token, by="elicitation")
+            return await self._console.invoke("update_call", arguments, caller, answer)
         identifier = confirmation and confirmation.approval
         if identifier and await self._approve(identifier, session):
             return await self._console.invoke("update_call", arguments, caller)

@@ -18,7 +18,7 @@ from calls_mcp.service.background_tasks import BackgroundTasks
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Settings
 from calls_mcp.tools.catalog import Json, load_operations
-from calls_mcp.tools.outcome import Approval, Caller, Outcome
+from calls_mcp.tools.outcome import Answer, Caller, Outcome
 
 _T = TypeVar("_T")
 _MAX_CACHED = 200
@@ -68,7 +68,7 @@ class ConsoleContext:
         tool: str,
         arguments: Mapping[str, Json],
         caller: Caller = READER,
-        approval: Approval | None = None,
+        answer: Answer | None = None,
     ) -> Outcome:
         """Run a tool with the same checks as for an agent.
 
@@ -80,7 +80,7 @@ class ConsoleContext:
         operation = load_operations()[tool]
         async with self.runtime.invoker() as shared:
             invoker = replace(shared, result_tokens=_ALL_TOKENS)  # no model reads the result
-            outcome = await invoker.invoke(operation, arguments, caller, approval)
+            outcome = await invoker.invoke(operation, arguments, caller, answer)
         await self.runtime.run_when_approved(outcome, operation, arguments, caller)
         return outcome
 

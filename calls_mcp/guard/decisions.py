@@ -32,7 +32,7 @@ from calls_mcp.guard.repeated_calls import EarlierCalls
 from calls_mcp.observability import telemetry
 from calls_mcp.storage.records import ApprovalRequest, PendingConfirmation
 from calls_mcp.tools.call_summary import CallSummary
-from calls_mcp.tools.outcome import Approval, Caller, Outcome, ReportProgress
+from calls_mcp.tools.outcome import Answer, Caller, Outcome, ReportProgress
 from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.client import TwilioClient
 
@@ -114,7 +114,7 @@ class Guard:
         arguments: Arguments,
         caller: Caller,
         until: float,
-        approval: Approval | None,
+        answer: Answer | None,
         report: ReportProgress,
     ) -> Proceed | Outcome:
         """Return `Proceed` if a change may be sent, else the outcome for the client.
@@ -130,7 +130,7 @@ class Guard:
             await self._note(entry, outcome)
             return outcome
         try:
-            decision = await self._decide(change, approval, report)
+            decision = await self._decide(change, answer, report)
         except InvocationError as error:
             decision = Stop.failed(error)
         return await self._record(change, decision) if isinstance(decision, Stop) else decision
@@ -234,34 +234,34 @@ class Guard:
                 await self.requests.close(change.binding, request.identifier)
 
     async def _decide(
-        self, change: Change, approval: Approval | None, report: ReportProgress
+        self, change: Change, answer: Answer | None, report: ReportProgress
     ) -> Proceed | Stop:
-        if approval is not None and approval.by == "server":
-            return await self._act_on_approval(change, approval.token)
-        if approval is not None and approval.by == "operator":
-            return await self._withdraw(change, approval)
-        if approval is not None and approval.by == "client":
-            used = await self._withdraw_question(change, approval)
+        if answer is not None and answer.by == "server":
+            return await self._act_on_approval(change, answer.token)
+        if answer is not None and answer.by == "operator":
+            return await self._withdraw(change, answer)
+        if answer is not None and answer.by == "client":
+            used = await self._withdraw_question(change, answer)
             return used or await self._decide(change, None, report)
-        if requests := self._requests_for(change, approval):
+        if requests := self._requests_for(change, answer):
             return await self._ask_operator(change, requests, report)
-        if approval is None:
+        if answer is None:
             return await self._ask_if_needed(change)
-        identifier = self.confirmations.verify(approval.token)
-        authority = Authority("token" if approval.by == "token" else "elicitation")
-        return await self._act_on(change, identifier, approval, authority)
+        identifier = self.confirmations.verify(answer.token)
+        authority = Authority("token" if answer.by == "token" else "elicitation")
+        return await self._act_on(change, identifier, answer, authority)
 
-    def _requests_for(self, change: Change, approval: Approval | None) -> ApprovalRequests | None:
+    def _requests_for(self, change: Change, answer: Answer | None) -> ApprovalRequests | None:
         """Return the approval requests if the operator must decide, else None."""
-        by_user = approval.by == "elicitation" if approval else change.caller.can_ask
+        by_user = answer.by == "elicitation" if answer else change.caller.can_ask
         is_operators = change.requirement == "operator"
         if not (is_operators or (change.requirement == "require_human" and not by_user)):
             return None
-        if approval is not None and change.caller.can_ask and not is_operators:
+        if answer is not None and change.caller.can_ask and not is_operators:
             raise InvalidConfirmation(_USERS, _WITHOUT)
         if self.requests is None:
             raise PolicyDenied(change.rule, *(_NO_OPERATOR if is_operators else _NO_HUMAN))
-        if approval is not None:
+        if answer is not None:
             raise InvalidConfirmation(_OPERATORS, _WITHOUT)
         return self.requests
 
@@ -291,9 +291,9 @@ class Guard:
             return Stop("expired", outcome, Authority(approval_id=request.identifier))
         why = made.reason.removesuffix(".") or "no reason given"
         reason = f"The operator denied this: {why}. Nothing was sent."
-        approval = Approval("", made.is_approval, reason, "operator")
+        answer = Answer("", made.is_approval, reason, "operator")
         return await self._act_on_request(
-            change, requests, approval, replace(authority, name=made.by)
+            change, requests, answer, replace(authority, name=made.by)
         )
 
     async def _request(self, change: Change, requests: ApprovalRequests) -> Stop:
@@ -305,7 +305,7 @@ class Guard:
         outcome = requests.awaiting(request).with_warnings(change.arguments.warnings)
         return Stop("asked", outcome, authority)
 
-    async def _withdraw(self, change: Change, refusal: Approval) -> Proceed | Stop:
+    async def _withdraw(self, change: Change, refusal: Answer) -> Proceed | Stop:
         """Withdraw the approval request of a change that the user declined."""
         requests = self.requests
         request = requests and await requests.current(change.binding)
@@ -316,9 +316,9 @@ class Guard:
         authority = Authority("elicitation", approval_id=request.identifier)
         return await self._act_on_request(change, requests, refusal, authority)
 
-    async def _withdraw_question(self, change: Change, approval: Approval) -> Stop | None:
+    async def _withdraw_question(self, change: Change, answer: Answer) -> Stop | None:
         """Withdraw a question that the client could not ask, or return how it was answered."""
-        identifier = self.confirmations.verify(approval.token)
+        identifier = self.confirmations.verify(answer.token)
         pending = await self.confirmations.find(identifier, change.binding)
         claim = await self.confirmations.claim(identifier, pending)
         if isinstance(claim, Stop):
@@ -329,11 +329,11 @@ class Guard:
         return None
 
     async def _act_on_request(
-        self, change: Change, requests: ApprovalRequests, approval: Approval, authority: Authority
+        self, change: Change, requests: ApprovalRequests, answer: Answer, authority: Authority
     ) -> Proceed | Stop:
         """Act on a decided request. It is closed unless the change proceeds."""
         identifier = authority.approval_id
-        decision = await self._act_on(change, identifier, approval, authority)
+        decision = await self._act_on(change, identifier, answer, authority)
         if isinstance(decision, Stop):
             await requests.close(change.binding, identifier)
         return decision
@@ -345,7 +345,7 @@ class Guard:
         if made is None or not made.is_approval:
             raise InvalidConfirmation(_UNAPPROVED, _WITHOUT)
         authority = Authority("operator", made.by, identifier)
-        decision = await self._act_on(change, identifier, Approval("", by="operator"), authority)
+        decision = await self._act_on(change, identifier, Answer("", by="operator"), authority)
         if isinstance(decision, Proceed):
             return replace(decision, is_awaited=False)
         # If the client used the approval first, that use is already recorded.
@@ -365,17 +365,17 @@ class Guard:
         return await self.limits.check(change.dialing)
 
     async def _act_on(
-        self, change: Change, identifier: str, approval: Approval, authority: Authority
+        self, change: Change, identifier: str, answer: Answer, authority: Authority
     ) -> Proceed | Stop:
         """Act on the answer to a confirmation, once."""
         pending = await self.confirmations.find(identifier, change.binding)
-        if pending is not None and approval.approved:
+        if pending is not None and answer.approved:
             await self._require_ready(change, identifier, pending)
         claim = await self.confirmations.claim(identifier, pending)
         if isinstance(claim, Stop):
             return replace(claim, authority=authority)
-        if not approval.approved:
-            declined = Outcome(outcome="declined", reason=approval.reason)
+        if not answer.approved:
+            declined = Outcome(outcome="declined", reason=answer.reason)
             outcome = await self.confirmations.settle(identifier, declined)
             return Stop("denied" if authority.by == "operator" else "declined", outcome, authority)
         return await self._use(Proceed(change, authority, claim), claim)

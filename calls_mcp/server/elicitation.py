@@ -32,7 +32,7 @@ from pydantic import ValidationError
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.server.permissions import Context, caller_of, connection_of
 from calls_mcp.settings import Console
-from calls_mcp.tools.outcome import Approval, Confirmation, Outcome
+from calls_mcp.tools.outcome import Answer, Confirmation, Outcome
 
 if TYPE_CHECKING:
     from calls_mcp.service.background_tasks import BackgroundTasks
@@ -56,7 +56,7 @@ _LOOK = (
     "The operator must approve this change before anything happens. Open the approval page to "
     "see the change and decide."
 )
-Invoke = Callable[[Approval | None, bool], Awaitable[Outcome]]
+Invoke = Callable[[Answer | None, bool], Awaitable[Outcome]]
 """Invokes a tool, given the user's answer, if any, and whether the client can ask its user."""
 
 
@@ -162,10 +162,10 @@ class Elicitation:
     async def run(self, params: CallToolRequestParams) -> Outcome | InputRequiredResult:
         """Invoke, and have the client ask for a confirmation if one is needed."""
         abilities = self.clients.of(self.ctx)
-        approval = _approval_in(params, abilities)
+        given = _answer_in(params, abilities)
         why = abilities.form_failure
         can_ask = _can_ask(self.ctx) and not why
-        outcome = await self.invoke(approval, can_ask)
+        outcome = await self.invoke(given, can_ask)
         if can_ask and outcome.confirmation and (token := outcome.confirmation.token):
             question = _question(outcome.confirmation)
             if self.ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
@@ -183,7 +183,7 @@ class Elicitation:
 
     async def _elicit(
         self, question: ElicitRequestFormParams, token: str, abilities: Abilities
-    ) -> Approval:
+    ) -> Answer:
         schema, session = question.requested_schema, self.ctx.session
         response = None
         try:
@@ -194,7 +194,7 @@ class Elicitation:
             why = f"it answered {quoted(error.message, 100)}"
         except ValidationError:
             why = _INVALID
-        return _approval(token, response, abilities, why)
+        return _answer(token, response, abilities, why)
 
     async def _show_page(
         self,
@@ -257,13 +257,13 @@ def _elicitation(ctx: Context) -> ElicitationCapability | None:
     return capabilities.elicitation if capabilities else None
 
 
-def _approval_in(params: CallToolRequestParams, abilities: Abilities) -> Approval | None:
+def _answer_in(params: CallToolRequestParams, abilities: Abilities) -> Answer | None:
     """Return the answer in a retried request; a yes needs the state that the server issued."""
     sent, state = _page_result(params), params.request_state
     if state is None:
         return _declined(sent) if sent else None
     if not state.startswith(_PAGE_STATE):
-        return _approval(state, (params.input_responses or {}).get(_KEY), abilities, _INVALID)
+        return _answer(state, (params.input_responses or {}).get(_KEY), abilities, _INVALID)
     abilities.page_failed |= sent is None
     return _declined(sent, state.removeprefix(_PAGE_STATE)) if sent else None
 
@@ -274,16 +274,16 @@ def _page_result(params: CallToolRequestParams) -> ElicitResult | None:
     return response if isinstance(response, ElicitResult) else None
 
 
-def _declined(response: ElicitResult, approval_id: str = "") -> Approval | None:
+def _declined(response: ElicitResult, approval_id: str = "") -> Answer | None:
     """Return a refusal if the user did not open the page. Opening it is not an approval."""
     if response.action != "decline":
         return None
     reason = "The user declined to open the approval page. Nothing was done."
-    return Approval(approval_id, approved=False, reason=reason, by="operator")
+    return Answer(approval_id, approved=False, reason=reason, by="operator")
 
 
-def _approval(token: str, response: object, abilities: Abilities, failure: str) -> Approval:
-    """Return the answer as an approval. Only a literal true is a yes.
+def _answer(token: str, response: object, abilities: Abilities, failure: str) -> Answer:
+    """Return an answer from the response of a client. Only a literal true is a yes.
 
     An answer that is neither a yes nor a no does not come from a person: it is a `failure` of the
     client.
@@ -292,7 +292,7 @@ def _approval(token: str, response: object, abilities: Abilities, failure: str) 
     approved = content.get(_FIELD)
     match response:
         case ElicitResult(action="accept") if approved is True:
-            answer = Approval(token, by="elicitation")
+            answer = Answer(token, by="elicitation")
         case ElicitResult(action="accept") if approved is False:
             answer = _refusal(token, "The user did not confirm.")
         case ElicitResult(action="decline"):
@@ -301,13 +301,13 @@ def _approval(token: str, response: object, abilities: Abilities, failure: str) 
             answer = _refusal(token, "The user dismissed the question.")
         case _:
             abilities.fail(failure)
-            return Approval(token, approved=False, reason=failure, by="client")
+            return Answer(token, approved=False, reason=failure, by="client")
     abilities.answer()
     return answer
 
 
-def _refusal(token: str, reason: str) -> Approval:
-    return Approval(token, approved=False, reason=f"{reason} Nothing was done.", by="elicitation")
+def _refusal(token: str, reason: str) -> Answer:
+    return Answer(token, approved=False, reason=f"{reason} Nothing was done.", by="elicitation")
 
 
 def _question(confirmation: Confirmation) -> ElicitRequestFormParams:

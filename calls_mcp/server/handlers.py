@@ -31,7 +31,7 @@ from calls_mcp.service.background_tasks import BackgroundTasks, open_background_
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.service.waiting import Waiting
 from calls_mcp.tools.catalog import Operation
-from calls_mcp.tools.outcome import Approval, Outcome
+from calls_mcp.tools.outcome import Answer, Outcome
 from calls_mcp.tools.schema import input_schema, output_schema
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class _Tools:
         async def report(done: float, total: float, what: str) -> None:
             await ctx.session.report_progress(done, total, what)
 
-        async def invoke(approval: Approval | None, can_ask: bool) -> Outcome:  # noqa: FBT001
+        async def invoke(answer: Answer | None, can_ask: bool) -> Outcome:  # noqa: FBT001
             caller, overrides = caller_of(ctx, can_ask=can_ask), current_overrides()
             waiting = Waiting(
                 watches=runtime.watches(ctx.lifespan_context),
@@ -207,7 +207,7 @@ class _Tools:
             async with runtime.invoker(caller.principal, overrides) as invoker:
                 arguments = params.arguments or {}
                 outcome = await invoker.invoke(
-                    operation, arguments, caller, approval, report, waiting
+                    operation, arguments, caller, answer, report, waiting
                 )
             grant = current_grant()
             await runtime.run_when_approved(outcome, operation, arguments, caller, grant)

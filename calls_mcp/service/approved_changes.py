@@ -24,7 +24,7 @@ from calls_mcp.service.invocation import Invoker
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.records import ApprovalRequest
 from calls_mcp.tools.catalog import Json, Operation
-from calls_mcp.tools.outcome import Approval, Caller
+from calls_mcp.tools.outcome import Answer, Caller
 from calls_mcp.tools.validation import validate
 
 if TYPE_CHECKING:
@@ -201,8 +201,8 @@ class ApprovedChanges:
                 arguments = validate(operation, change.arguments)
                 await guard.refuse(identifier, arguments, caller, _revoked(operation))
                 return True
-            approval = Approval(identifier, by="server")
-            outcome = await invoker.invoke(operation, change.arguments, caller, approval)
+            answer = Answer(identifier, by="server")
+            outcome = await invoker.invoke(operation, change.arguments, caller, answer)
             if is_last or outcome.error_kind in _FINAL:
                 await guard.confirmations.end(identifier, outcome)
             return await guard.confirmations.is_claimed(identifier)

@@ -15,7 +15,7 @@ from calls_mcp.service.listing import Cursors, collect
 from calls_mcp.service.waiting import Wait, Waiting
 from calls_mcp.storage.rate_limits import RateLimiter
 from calls_mcp.tools.catalog import Json, Operation
-from calls_mcp.tools.outcome import Approval, Caller, Outcome, ReportProgress
+from calls_mcp.tools.outcome import Answer, Caller, Outcome, ReportProgress
 from calls_mcp.tools.validation import Arguments, validate
 from calls_mcp.twilio.client import TwilioClient
 from calls_mcp.twilio.requests import Request, encode
@@ -51,7 +51,7 @@ class Invoker:
         operation: Operation,
         raw: Mapping[str, Json],
         caller: Caller,
-        approval: Approval | None = None,
+        answer: Answer | None = None,
         report: ReportProgress = ignore_progress,
         waiting: Waiting | None = None,
     ) -> Outcome:
@@ -61,13 +61,13 @@ class Invoker:
         `waiting` can it wait for a call.
         """
         try:
-            if approval is None or approval.by != "server":  # the approved request was counted
+            if answer is None or answer.by != "server":  # the approved request was counted
                 await count_tool_call(self.rates, self.policy.caps, operation, caller.principal)
             arguments = self._validated(operation, raw, caller.principal)
             if operation.read_only:
                 outcome = await self._read(arguments, caller, report, waiting)
             else:
-                outcome = await self._change(arguments, caller, approval, report)
+                outcome = await self._change(arguments, caller, answer, report)
         except InvocationError as error:
             outcome = Outcome.from_error(error)
             if isinstance(error, PolicyDenied):
@@ -96,15 +96,15 @@ class Invoker:
         self,
         arguments: Arguments,
         caller: Caller,
-        approval: Approval | None,
+        answer: Answer | None,
         report: ReportProgress,
     ) -> Outcome:
-        if approval is None and "confirmation_token" in arguments.own:
-            approval = Approval(arguments.own["confirmation_token"])
+        if answer is None and "confirmation_token" in arguments.own:
+            answer = Answer(arguments.own["confirmation_token"])
         until = anyio.current_time() + self.deadline
         executor = await self.executor()
         with telemetry.guard_span():
-            decision = await executor.guard.decide(arguments, caller, until, approval, report)
+            decision = await executor.guard.decide(arguments, caller, until, answer, report)
         if isinstance(decision, Outcome):
             return decision
         return await executor.execute(decision)

@@ -189,7 +189,7 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Approval:
+class Answer:
     """An answer to the confirmation of `token`; `reason` is the reason for a refusal.
 
     `by` is how the answer came:
