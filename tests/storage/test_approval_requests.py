@@ -190,6 +190,7 @@ async def test_a_long_lived_request_stays_pending_when_later_ones_are_deleted(
     assert names(await storage.pending_requests(9)) == ["long"]
 
 
+@pytest.mark.parametrize("url", ["memory", "sqlite"], indirect=True)
 async def test_a_request_is_kept_while_its_approval_can_be_used(
     storage: Storage, clock: ManualClock, options: StorageOptions
 ) -> None:
@@ -202,6 +203,19 @@ async def test_a_request_is_kept_while_its_approval_can_be_used(
     clock.advance(1)
     await storage.add_request(request("another", clock), MOST)
     assert not await storage.find_request("long")
+
+
+async def test_redis_keeps_a_request_while_its_approval_can_be_used(
+    redis_url: str, options: StorageOptions, clock: ManualClock
+) -> None:
+    long = 10 * options.retention
+    async with open_storage(redis_url, options) as storage:
+        await storage.add_request(replace(request("long", clock), expires_at=clock() + long), MOST)
+    client: Any = redis.Redis.from_url(redis_url)  # pyright: ignore[reportUnknownMemberType]
+    with client:
+        (key,) = client.keys("*long")
+        lasts: int = client.pttl(key)  # in real time, which Redis goes by
+    assert 2 * long - TTL < lasts / 1000 <= 2 * long
 
 
 async def test_the_version_changes_when_the_pending_requests_change(
