@@ -211,7 +211,7 @@ class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class Twilio(_Group, alias_generator=_named("TWILIO_")):
+class TwilioSettings(_Group, alias_generator=_named("TWILIO_")):
     """The URL of the Calls API, and the credentials."""
 
     account_sid: Annotated[str, _sid("AC")] | None = Field(
@@ -290,7 +290,7 @@ class Twilio(_Group, alias_generator=_named("TWILIO_")):
         return "https://" + ".".join(label for label in labels if label)
 
 
-class Guard(_Group, alias_generator=_named("CALLS_MCP_")):
+class GuardSettings(_Group, alias_generator=_named("CALLS_MCP_")):
     """Policy, and confirmation of changes."""
 
     confirm: Confirm = Field(
@@ -342,7 +342,7 @@ class Guard(_Group, alias_generator=_named("CALLS_MCP_")):
         return (hashlib.sha256(derived.encode()).hexdigest(),)
 
 
-class Console(_Group, alias_generator=_named("CALLS_MCP_CONSOLE_")):
+class ConsoleSettings(_Group, alias_generator=_named("CALLS_MCP_CONSOLE_")):
     """The operator's console."""
 
     url: Annotated[str, AfterValidator(_origin)] | None = Field(
@@ -356,7 +356,7 @@ class Console(_Group, alias_generator=_named("CALLS_MCP_CONSOLE_")):
         return f"{self.url}/approvals/{identifier}" if self.url else None
 
 
-class Approvals(_Group, alias_generator=_named("CALLS_MCP_APPROVALS_")):
+class ApprovalSettings(_Group, alias_generator=_named("CALLS_MCP_APPROVALS_")):
     """Notifications of approval requests."""
 
     webhook: Annotated[SecretStr, AfterValidator(_webhook)] | None = Field(
@@ -374,7 +374,7 @@ class Approvals(_Group, alias_generator=_named("CALLS_MCP_APPROVALS_")):
     )
 
 
-class Storage(_Group, alias_generator=_named("CALLS_MCP_STATE_")):
+class StorageSettings(_Group, alias_generator=_named("CALLS_MCP_STATE_")):
     """The store of confirmations, approval requests and counters."""
 
     url: SecretStr | None = Field(
@@ -401,7 +401,7 @@ class Storage(_Group, alias_generator=_named("CALLS_MCP_STATE_")):
         return self.location == "memory:"
 
 
-class Audit(_Group, alias_generator=_named("CALLS_MCP_AUDIT_")):
+class AuditSettings(_Group, alias_generator=_named("CALLS_MCP_AUDIT_")):
     """The audit log."""
 
     database: Annotated[Path | Literal["stderr:"] | None, BeforeValidator(_audit_database)] = Field(
@@ -416,7 +416,7 @@ class Audit(_Group, alias_generator=_named("CALLS_MCP_AUDIT_")):
     )
 
 
-class Results(_Group, alias_generator=_named("CALLS_MCP_RESULT_")):
+class ResultSettings(_Group, alias_generator=_named("CALLS_MCP_RESULT_")):
     """Tool results."""
 
     tokens: int = Field(
@@ -426,7 +426,7 @@ class Results(_Group, alias_generator=_named("CALLS_MCP_RESULT_")):
     )
 
 
-class Watch(_Group, alias_generator=_named("CALLS_MCP_WATCH_")):
+class WatchSettings(_Group, alias_generator=_named("CALLS_MCP_WATCH_")):
     """Updates about live calls."""
 
     interval: float = Field(
@@ -445,7 +445,7 @@ class Watch(_Group, alias_generator=_named("CALLS_MCP_WATCH_")):
     )
 
 
-class Auth(_Group, alias_generator=_named("CALLS_MCP_")):
+class AuthSettings(_Group, alias_generator=_named("CALLS_MCP_")):
     """Authentication over HTTP."""
 
     mode: Literal["none", "tokens", "oauth"] = Field(
@@ -481,7 +481,7 @@ class Auth(_Group, alias_generator=_named("CALLS_MCP_")):
     oauth_principal_claim: str = Field("sub", description="Claim with the principal of a token.")
 
 
-class Http(_Group, alias_generator=_named("CALLS_MCP_HTTP_")):
+class HttpSettings(_Group, alias_generator=_named("CALLS_MCP_HTTP_")):
     """The server over HTTP."""
 
     allowed_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
@@ -551,7 +551,7 @@ class Http(_Group, alias_generator=_named("CALLS_MCP_HTTP_")):
     )
 
 
-class Logs(_Group, alias_generator=_named("CALLS_MCP_LOG_")):
+class LogSettings(_Group, alias_generator=_named("CALLS_MCP_LOG_")):
     """Logs on stderr."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
@@ -563,7 +563,7 @@ class Logs(_Group, alias_generator=_named("CALLS_MCP_LOG_")):
     )
 
 
-class Telemetry(_Group, alias_generator=_named("CALLS_MCP_")):
+class TelemetrySettings(_Group, alias_generator=_named("CALLS_MCP_")):
     """Traces and metrics."""
 
     export: Literal["off", "otlp"] = Field(
@@ -584,18 +584,18 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    twilio: Twilio
-    guard: Guard
-    console: Console
-    approvals: Approvals
-    storage: Storage
-    audit: Audit
-    results: Results
-    watch: Watch
-    auth: Auth
-    http: Http
-    logs: Logs
-    telemetry: Telemetry
+    twilio: TwilioSettings
+    guard: GuardSettings
+    console: ConsoleSettings
+    approvals: ApprovalSettings
+    storage: StorageSettings
+    audit: AuditSettings
+    results: ResultSettings
+    watch: WatchSettings
+    auth: AuthSettings
+    http: HttpSettings
+    logs: LogSettings
+    telemetry: TelemetrySettings
 
     @model_validator(mode="before")
     @classmethod
@@ -616,7 +616,9 @@ class Settings(BaseModel):
 
 
 HTTP_VARIABLES = frozenset(
-    str(field.alias) for group in (Auth, Http) for field in group.model_fields.values()
+    str(field.alias)
+    for group in (AuthSettings, HttpSettings)
+    for field in group.model_fields.values()
 )
 """The settings that a server on stdio does not use."""
 
@@ -720,14 +722,14 @@ def load_path(variable: str) -> Path | None:
     return Path(given) if given else None
 
 
-def load_guard() -> Guard:
+def load_guard() -> GuardSettings:
     """Return the settings of the guard, whatever the other settings are.
 
     Raises:
         SettingsError: Names all variables of the guard that are wrong.
     """
     try:
-        return Guard.model_validate(_environment())
+        return GuardSettings.model_validate(_environment())
     except ValidationError as invalid:
         raise SettingsError([*map(_fault, invalid.errors())]) from None
 

@@ -16,7 +16,7 @@ import anyio
 from calls_mcp.errors import NotAttempted, OutcomeUnknown, PolicyDenied, StoreUnavailable
 from calls_mcp.guard.change import Change
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.settings import Console
+from calls_mcp.settings import ConsoleSettings
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.records import (
     ApprovalRequest,
@@ -53,7 +53,7 @@ class ApprovalRequests:
     ttl: float
     patience: float
     server: str
-    console: Console
+    console: ConsoleSettings
 
     async def current(self, binding: Binding) -> ApprovalRequest | None:
         """Return the open request for exactly this change, if there is one."""

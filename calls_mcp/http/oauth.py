@@ -20,7 +20,7 @@ from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.principals import NO_PRINCIPALS, PrincipalsFile, PrincipalsMissing
 from calls_mcp.observability.redaction import escape_invisible
 from calls_mcp.service.authorization import Grant, is_reserved
-from calls_mcp.settings import Auth, Settings, is_loopback
+from calls_mcp.settings import AuthSettings, Settings, is_loopback
 from calls_mcp.twilio.transport import connect_to, connection_failure
 
 _log = logging.getLogger(__name__)
@@ -186,7 +186,7 @@ async def _body(url: str) -> bytes:
 class JwtVerifier:
     """Verifies access tokens by their signature and claims."""
 
-    def __init__(self, auth: Auth, keys: KeySet, principals: PrincipalsFile | None) -> None:
+    def __init__(self, auth: AuthSettings, keys: KeySet, principals: PrincipalsFile | None) -> None:
         self._auth = auth
         self._audience = auth.oauth_audience or auth.resource_url or ""
         self._keys = keys

@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope
 
 from calls_mcp.server.unreadable_messages import INVALID_ID
-from calls_mcp.settings import Http
+from calls_mcp.settings import HttpSettings
 
 MESSAGE = "calls_mcp.message"
 """The key in the ASGI scope for the JSON-RPC message in the body; None if there is no body."""
@@ -60,7 +60,7 @@ def retry_later(status: int, reason: str, wait: float) -> RequestRejected:
 class HeadCheck:
     """Checks the request line and headers, before the token is verified or the body is read."""
 
-    def __init__(self, settings: Http, security: TransportSecuritySettings) -> None:
+    def __init__(self, settings: HttpSettings, security: TransportSecuritySettings) -> None:
         self._max_bytes = settings.header_bytes
         self._methods = ["POST"] if settings.stateless else ["DELETE", "GET", "POST"]
         self._security = TransportSecurityMiddleware(security)
@@ -115,7 +115,7 @@ def is_stream(scope: Scope) -> bool:
     return is_modern and headers.get("mcp-method") == "subscriptions/listen"
 
 
-async def read_body(scope: Scope, receive: Receive, settings: Http) -> Receive:
+async def read_body(scope: Scope, receive: Receive, settings: HttpSettings) -> Receive:
     """Read the body, put its `MESSAGE` into the scope, and return a `receive` that replays it.
 
     Raises:
@@ -175,7 +175,7 @@ def _head_bytes(scope: Scope) -> int:
     return line + sum(len(name) + len(value) + len(": \r\n") for name, value in headers)
 
 
-async def _whole(receive: Receive, settings: Http) -> bytes:
+async def _whole(receive: Receive, settings: HttpSettings) -> bytes:
     body, has_more = bytearray(), True
     while has_more:
         message = await receive()
@@ -188,7 +188,7 @@ async def _whole(receive: Receive, settings: Http) -> bytes:
     return bytes(body)
 
 
-def _too_large(settings: Http) -> RequestRejected:
+def _too_large(settings: HttpSettings) -> RequestRejected:
     return RequestRejected(413, f"The request body is larger than {settings.body_bytes} bytes")
 
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from calls_mcp.http.request_checks import MESSAGE, RequestRejected, method_of, retry_later
 from calls_mcp.service.authorization import current_principal
 from calls_mcp.service.watching import NotificationStreams
-from calls_mcp.settings import Http
+from calls_mcp.settings import HttpSettings
 from calls_mcp.storage.rate_limits import Limit, RateLimiter
 from calls_mcp.tools.catalog import load_operations
 
@@ -46,7 +46,9 @@ class RequestLimits:
     answer nor reads.
     """
 
-    def __init__(self, settings: Http, rates: RateLimiter, is_full: Callable[[], bool]) -> None:
+    def __init__(
+        self, settings: HttpSettings, rates: RateLimiter, is_full: Callable[[], bool]
+    ) -> None:
         self._settings = settings
         self._rates = rates
         self._is_full = is_full
@@ -123,7 +125,11 @@ class SessionLimit:
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Http, clock: Callable[[], float], streams: NotificationStreams
+        self,
+        app: ASGIApp,
+        settings: HttpSettings,
+        clock: Callable[[], float],
+        streams: NotificationStreams,
     ) -> None:
         self._app = app
         self._max = settings.sessions // _SHARE

@@ -31,7 +31,7 @@ from pydantic import ValidationError
 
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.server.permissions import Context, caller_of, connection_of
-from calls_mcp.settings import Console
+from calls_mcp.settings import ConsoleSettings
 from calls_mcp.tools.outcome import Answer, Confirmation, Outcome
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Elicitation:
     invoke: Invoke
     clients: ClientAbilities
     timeout: float
-    console: Console
+    console: ConsoleSettings
 
     async def run(self, params: CallToolRequestParams) -> Outcome | InputRequiredResult:
         """Invoke, and have the client ask for a confirmation if one is needed."""

@@ -17,7 +17,7 @@ import orjson
 from calls_mcp.audit.masking import Numbers, masked_text
 from calls_mcp.errors import ConfigurationError, StoreUnavailable
 from calls_mcp.observability.redaction import one_line
-from calls_mcp.settings import Console, Settings
+from calls_mcp.settings import ConsoleSettings, Settings
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.records import ApprovalRequest
 from calls_mcp.tools.humanize import iso_time
@@ -53,7 +53,7 @@ class ApprovalsWebhook:
     background: "BackgroundTasks"
     clock: Callable[[], float]
     secret: str = ""
-    console: Console | None = None
+    console: ConsoleSettings | None = None
     numbers: Numbers = "masked"
     pauses: Sequence[float] = _PAUSES
     timeout: float = _TIMEOUT
