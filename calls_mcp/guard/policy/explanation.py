@@ -6,7 +6,7 @@ from dataclasses import fields
 from calls_mcp.guard.policy.rules import (
     ALWAYS,
     Caps,
-    Confirmations,
+    ConfirmRules,
     CountryHours,
     Counts,
     Destinations,
@@ -92,13 +92,13 @@ def summary(policy: Policy) -> tuple[str, ...]:
     )
 
 
-def _confirmations(rules: Confirmations) -> Iterator[str]:
+def _confirmations(rules: ConfirmRules) -> Iterator[str]:
     for section in fields(rules):
         requirement: Requirement = getattr(rules, section.name)
         yield f"{_ACTIONS[section.name]} {_REQUIREMENTS[requirement]}."
 
 
-def _destinations(rules: Destinations, confirm: Confirmations) -> Iterator[str]:
+def _destinations(rules: Destinations, confirm: ConfirmRules) -> Iterator[str]:
     yield "Emergency numbers and numbers too short to be a phone number are never called."
     yield from _if_any("Only numbers that begin with {} can be called.", rules.allow_prefixes)
     yield from _if_any("Numbers that begin with {} are refused.", rules.deny_prefixes)

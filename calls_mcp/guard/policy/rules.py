@@ -182,7 +182,7 @@ class Hours(CountryHours):
 
 @with_config(_CLOSED)
 @dataclass(frozen=True, slots=True)
-class Confirmations:
+class ConfirmRules:
     """The requirement for each kind of change."""
 
     place: Requirement
@@ -310,7 +310,7 @@ class Caps(Counts):
 class Policy:
     """The operator's rules. `config/policy.toml` explains each."""
 
-    confirm: Confirmations
+    confirm: ConfirmRules
     destinations: Destinations
     caller_ids: CallerIds
     accounts: Accounts
