@@ -109,7 +109,7 @@ class Stop:
         return cls("refused", Outcome.from_error(error), authority, rule)
 
 
-def authorize(
+def apply_policy(
     policy: Policy,
     arguments: Arguments,
     caller: Caller,

@@ -20,8 +20,8 @@ from calls_mcp.guard.approval_requests import ApprovalRequests
 from calls_mcp.guard.change import (
     Change,
     Stop,
+    apply_policy,
     audit_entry,
-    authorize,
     parties_of,
     state_of,
 )
@@ -219,7 +219,7 @@ class Guard:
         if self.is_read_only:
             raise PolicyDenied(*_READ_ONLY)
         account_sid = self._account_sid(arguments)
-        return authorize(self.policy, arguments, caller, account_sid, until, self._now)
+        return apply_policy(self.policy, arguments, caller, account_sid, until, self._now)
 
     async def _note(self, entry: Entry, outcome: Outcome) -> None:
         entry = replace(entry, error_kind=outcome.error_kind)
