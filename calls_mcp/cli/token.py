@@ -13,7 +13,7 @@ from calls_mcp.cli.terminal import say, show_json, show_table, warn
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.principals import Entries, Token, new_token, read_entries
 from calls_mcp.observability.redaction import escape_invisible
-from calls_mcp.service.authorization import APPROVE, SCOPES, is_operator
+from calls_mcp.service.grants import APPROVE, SCOPES, is_operator
 from calls_mcp.settings import load_path
 from calls_mcp.tools.catalog import Json
 from calls_mcp.tools.toml_files import read

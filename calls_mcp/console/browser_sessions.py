@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from calls_mcp.http.authentication import TokenVerifier
-from calls_mcp.service.authorization import APPROVE, Grant, is_operator, normalized
+from calls_mcp.service.grants import APPROVE, Grant, is_operator, normalized
 from calls_mcp.storage.rate_limits import Limit, RateLimiter
 from calls_mcp.storage.records import ApprovalRequest
 

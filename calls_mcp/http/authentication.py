@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from calls_mcp.http.request_checks import RequestRejected, retry_later
-from calls_mcp.service.authorization import MINIMUM_SCOPE, SCOPES, Grant, required_scope
+from calls_mcp.service.grants import MINIMUM_SCOPE, SCOPES, Grant, required_scope
 from calls_mcp.settings import Settings
 from calls_mcp.tools.catalog import load_operations
 

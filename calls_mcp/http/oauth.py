@@ -19,7 +19,7 @@ from starlette.authentication import AuthenticationError
 from calls_mcp.errors import ConfigurationError
 from calls_mcp.http.principals import NO_PRINCIPALS, PrincipalsFile, PrincipalsMissing
 from calls_mcp.observability.redaction import escape_invisible
-from calls_mcp.service.authorization import Grant, is_reserved
+from calls_mcp.service.grants import Grant, is_reserved
 from calls_mcp.settings import AuthSettings, Settings, is_loopback
 from calls_mcp.twilio.transport import connect_to, connection_failure
 

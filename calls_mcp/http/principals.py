@@ -41,7 +41,7 @@ from starlette.authentication import AuthenticationError
 
 from calls_mcp.errors import ConfigurationError, FileError
 from calls_mcp.guard.policy.rules import load_policy
-from calls_mcp.service.authorization import (
+from calls_mcp.service.grants import (
     APPROVE,
     Grant,
     Overrides,

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calls_mcp.http.request_checks import MESSAGE, RequestRejected, method_of, retry_later
-from calls_mcp.service.authorization import current_principal
+from calls_mcp.service.grants import current_principal
 from calls_mcp.service.watching import NotificationStreams
 from calls_mcp.settings import HttpSettings
 from calls_mcp.storage.rate_limits import Limit, RateLimiter

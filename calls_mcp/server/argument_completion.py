@@ -15,7 +15,7 @@ from calls_mcp.observability.redaction import quoted
 from calls_mcp.server.permissions import Context, Permissions, invalid, principal_of
 from calls_mcp.server.prompts import Prompts
 from calls_mcp.server.resources import CALL, DOCS
-from calls_mcp.service.authorization import current_overrides
+from calls_mcp.service.grants import current_overrides
 from calls_mcp.tools.call_summary import CallSummary
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from calls_mcp.server.permissions import (
     require_first_page,
 )
 from calls_mcp.server.results import to_result
-from calls_mcp.service.authorization import current_grant, current_overrides
 from calls_mcp.service.background_tasks import BackgroundTasks, open_background_tasks
+from calls_mcp.service.grants import current_grant, current_overrides
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.service.waiting import Waiting
 from calls_mcp.tools.catalog import Operation

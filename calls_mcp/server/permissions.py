@@ -11,7 +11,7 @@ from opentelemetry import trace
 
 from calls_mcp.observability.current_request import current_request
 from calls_mcp.observability.redaction import one_line, quoted
-from calls_mcp.service.authorization import (
+from calls_mcp.service.grants import (
     Overrides,
     allows,
     current_overrides,

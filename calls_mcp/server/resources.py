@@ -18,7 +18,7 @@ from calls_mcp.server.permissions import (
     require_first_page,
 )
 from calls_mcp.server.results import UNTRUSTED, to_result
-from calls_mcp.service.authorization import current_overrides
+from calls_mcp.service.grants import current_overrides
 from calls_mcp.tools.outcome import Failure
 from calls_mcp.tools.tool_reference import parameter_reference
 

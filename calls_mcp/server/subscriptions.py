@@ -23,7 +23,7 @@ from calls_mcp.server.permissions import (
     principal_of,
 )
 from calls_mcp.server.resources import Resources, unreadable
-from calls_mcp.service.authorization import Grant, current_grant, renewed_for
+from calls_mcp.service.grants import Grant, current_grant, renewed_for
 from calls_mcp.service.watching import Subscription, TooManyWatches, Topic, Watches
 from calls_mcp.tools.outcome import Caller, Outcome
 

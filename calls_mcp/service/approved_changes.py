@@ -19,7 +19,7 @@ from calls_mcp.errors import (
 from calls_mcp.guard.approval_requests import Heartbeat
 from calls_mcp.observability.current_request import request_context
 from calls_mcp.service.approvals_webhook import ApprovalsWebhook
-from calls_mcp.service.authorization import renewed_for
+from calls_mcp.service.grants import renewed_for
 from calls_mcp.service.invocation import Invoker
 from calls_mcp.storage.interface import Storage
 from calls_mcp.storage.records import ApprovalRequest
@@ -28,8 +28,8 @@ from calls_mcp.tools.outcome import Answer, Caller
 from calls_mcp.tools.validation import validate
 
 if TYPE_CHECKING:
-    from calls_mcp.service.authorization import Grant, Overrides
     from calls_mcp.service.background_tasks import BackgroundTasks
+    from calls_mcp.service.grants import Grant, Overrides
 
 _FINAL = (PolicyDenied.kind, InvalidConfirmation.kind, InvalidArguments.kind)
 _PATIENCE = 60.0  # seconds after the approval, in which an unreachable API is tried again

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from calls_mcp.emulator import Emulator
     from calls_mcp.guard.policy.rules import Policy
     from calls_mcp.service.approved_changes import ApprovedChanges
-    from calls_mcp.service.authorization import Grant, Overrides
     from calls_mcp.service.change_wiring import Changes
+    from calls_mcp.service.grants import Grant, Overrides
     from calls_mcp.service.invocation import Invoker
     from calls_mcp.service.wiring import Services
 

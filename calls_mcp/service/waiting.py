@@ -8,7 +8,7 @@ import anyio
 
 from calls_mcp.errors import InvocationError
 from calls_mcp.observability.current_request import request_context
-from calls_mcp.service.authorization import Grant, renewed_for
+from calls_mcp.service.grants import Grant, renewed_for
 from calls_mcp.service.watching import Subscription, TooManyWatches, Topic, Watches
 from calls_mcp.settings import Access
 from calls_mcp.tools.call_summary import CallSummary
