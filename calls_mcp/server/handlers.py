@@ -29,7 +29,7 @@ from calls_mcp.server.results import to_result
 from calls_mcp.service.background_tasks import BackgroundTasks, open_background_tasks
 from calls_mcp.service.grants import current_grant, current_overrides
 from calls_mcp.service.runtime import Runtime
-from calls_mcp.service.waiting import Waiting
+from calls_mcp.service.wait_until import Waiting
 from calls_mcp.tools.catalog import Operation
 from calls_mcp.tools.outcome import Answer, Outcome
 from calls_mcp.tools.schema import input_schema, output_schema

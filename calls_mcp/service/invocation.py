@@ -12,7 +12,7 @@ from calls_mcp.guard.policy.rules import Policy
 from calls_mcp.guard.policy.tool_call_rules import count_tool_call, judge_account
 from calls_mcp.observability import telemetry
 from calls_mcp.service.listing import Cursors, collect
-from calls_mcp.service.waiting import Wait, Waiting
+from calls_mcp.service.wait_until import Wait, Waiting
 from calls_mcp.storage.rate_limits import RateLimiter
 from calls_mcp.tools.catalog import Json, Operation
 from calls_mcp.tools.outcome import Answer, Caller, Outcome, ReportProgress

@@ -12,7 +12,7 @@ from calls_mcp.emulator import ManualClock
 from tests.harness import ERAS, Era
 from tests.http.service import EVERYTHING, by_tokens, entry, open_service, principals, write
 from tests.http.test_notifications import OWN, account_of, service_with_tokens
-from tests.service.test_waiting import END, QUICK, begin
+from tests.service.test_wait_until import END, QUICK, begin
 from tests.subscriptions import left_alone, looked, looks
 from tests.until import until
 from tests.upstream import SECRET, SID

@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from mcp.shared.subscriptions import ResourceUpdated
 
 from calls_mcp.emulator import Fault
-from calls_mcp.service import waiting, watching
+from calls_mcp.service import wait_until, watching
 from tests.harness import ACCOUNT, ERAS, Agent, Era, Harness, open_harness, structured, text_of
 from tests.subscriptions import left_alone, looked, looks, over_stdio
 from tests.until import until
@@ -186,7 +186,7 @@ async def test_a_wait_counts_as_one_read(tmp_path: Path) -> None:
 
 
 async def test_a_wait_reports_progress_even_without_news(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "_SILENCE", 0.01)
+    monkeypatch.setattr(wait_until, "_SILENCE", 0.01)
     async with quick() as harness, harness.connect() as agent:
         sid = await agent.place()
         async with anyio.create_task_group() as tasks:
@@ -339,7 +339,7 @@ async def test_if_the_last_read_failed_the_result_has_the_last_known_state(
 async def test_a_result_says_how_old_it_is_if_the_api_stopped_answering(
     status: str | None, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "_OUTDATED", 0.5)
+    monkeypatch.setattr(wait_until, "_OUTDATED", 0.5)
     async with scripted(answer(200, call(status=status)), hang, deadline=30, **QUICK) as (_, agent):
         outcome = await agent.call("fetch_call", sid=SID, wait_until="ended", wait_seconds=1)
     (warning,) = outcome["warnings"]
