@@ -123,7 +123,7 @@ class Guard:
             AuditUnavailable: The decision could not be recorded, so nothing is sent.
         """
         try:
-            change = self._authorize(arguments, caller, until)
+            change = self._apply_policy(arguments, caller, until)
         except PolicyDenied as denied:
             outcome, account_sid = Outcome.from_error(denied), self._account_sid(arguments)
             entry = audit_entry(arguments, account_sid, caller, "refused", denied.rule, NOBODY)
@@ -179,7 +179,7 @@ class Guard:
     ) -> str:
         """Return why a retry would certainly fail even if the operator approved; else empty."""
         try:
-            change = self._authorize(arguments, caller, until)
+            change = self._apply_policy(arguments, caller, until)
             pending = await self.confirmations.find(request.identifier, change.binding)
             return await self._staleness(change, pending.state, change) if pending else ""
         except NotFound:
@@ -210,7 +210,7 @@ class Guard:
     def _account_sid(self, arguments: Arguments) -> str:
         return str(arguments.values.get("account_sid", self.account_sid))
 
-    def _authorize(self, arguments: Arguments, caller: Caller, until: float) -> Change:
+    def _apply_policy(self, arguments: Arguments, caller: Caller, until: float) -> Change:
         """Return the change as the policy judges it now.
 
         Raises:
@@ -426,14 +426,14 @@ class Guard:
     async def _staleness(self, change: Change, state: str, now: Change | None = None) -> str:
         """Return what has changed since a preview that showed `state`; empty if nothing.
 
-        `now` is the change as just authorized. Without it, the change is authorized again, because
+        `now` is the change under the current policy. Without it, the policy is applied again, because
         it may have waited for a decision.
         """
         call = await self._current_call(change)
         changed = _difference(state, call) if call else ""
         if changed:
             return changed
-        now = now or self._authorize(change.arguments, change.caller, change.until)
+        now = now or self._apply_policy(change.arguments, change.caller, change.until)
         return _news_of_hours(now, state)
 
     async def _ask(self, change: Change, recent: EarlierCalls) -> Stop:
