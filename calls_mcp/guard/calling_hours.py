@@ -66,7 +66,7 @@ def local_times(number: str, now: datetime) -> LocalTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class Untimely:
+class OutsideHours:
     """A call outside calling hours: `rule` sets the `requirement` for calling `party` now.
 
     `reason` is a phrase that says why, and `hint` says when to call instead.
@@ -89,16 +89,18 @@ class Untimely:
         return f"{self.reason[0].upper()}{self.reason[1:]}."
 
 
-def untimely(hours: Hours, parties: Sequence[str], now: datetime) -> tuple[Untimely, ...]:
+def outside_hours(hours: Hours, parties: Sequence[str], now: datetime) -> tuple[OutsideHours, ...]:
     """Return the parties for which it is outside calling hours, or whose local time is unknown.
 
     The parties are in their canonical spelling, and `now` is in UTC.
     """
-    found = (_untimely(hours, party, now, is_alone=len(parties) == 1) for party in parties)
+    found = (_outside_hours(hours, party, now, is_alone=len(parties) == 1) for party in parties)
     return tuple(each for each in found if each is not None)
 
 
-def _untimely(hours: Hours, party: str, now: datetime, *, is_alone: bool) -> Untimely | None:
+def _outside_hours(
+    hours: Hours, party: str, now: datetime, *, is_alone: bool
+) -> OutsideHours | None:
     places = [local_times(number, now) for number in sorted(numbers_of(party))]
     known = [place for place in places if place.times]
     whom = "" if is_alone else f" for {shown(party)}"
@@ -111,10 +113,10 @@ def _untimely(hours: Hours, party: str, now: datetime, *, is_alone: bool) -> Unt
         requirement, rule = strictest(needs)
         rules, place = outside[0]
         reason = f"it is {place}{whom}, and calls there are {_allowed(rules, place.times)}"
-        return Untimely(party, requirement, rule, reason, _hint(rules, place, now))
+        return OutsideHours(party, requirement, rule, reason, _hint(rules, place, now))
     if not known and hours.unknown != "allow":
         reason = f"the local time{whom or ' of the called party'} is unknown"
-        return Untimely(party, _requirement(hours.unknown), "hours.unknown", reason, _ASK)
+        return OutsideHours(party, _requirement(hours.unknown), "hours.unknown", reason, _ASK)
     return None
 
 

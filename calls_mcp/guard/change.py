@@ -22,7 +22,7 @@ from calls_mcp.tools.validation import Arguments
 from calls_mcp.twilio.requests import Request, encode
 
 if TYPE_CHECKING:
-    from calls_mcp.guard.calling_hours import Untimely
+    from calls_mcp.guard.calling_hours import OutsideHours
 
 LONGEST_CALL = 14_400  # seconds, unless time_limit says otherwise
 _LONGEST_QUEUE = 600  # seconds until it rings
@@ -56,7 +56,7 @@ class Change:
 
     `requirement` and `rule` come from the policy. It sets the arguments in `added`, and `notes` say
     so. A confirmation is valid only for its `binding`. `dialing` has the parties that it calls, if
-    any, and `untimely` those that are called outside calling hours.
+    any, and `outside_hours` those that are called outside calling hours.
     """
 
     arguments: Arguments
@@ -69,7 +69,7 @@ class Change:
     dialing: Dialing | None
     notes: tuple[str, ...] = ()
     added: frozenset[str] = frozenset()
-    untimely: tuple["Untimely", ...] = ()
+    outside_hours: tuple["OutsideHours", ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ def apply_policy(
     Raises:
         PolicyDenied: The policy refuses it.
     """
-    late = _untimely(policy.hours, _called(arguments), now)
+    late = _outside_hours(policy.hours, _called(arguments), now)
     denied = [Objection(x.rule, x.reason, x.hint) for x in late if x.requirement == "deny"]
     judgement = judge(policy, arguments, account_sid, denied)
     arguments = judgement.arguments
@@ -143,7 +143,7 @@ def apply_policy(
         dialing=dialing,
         notes=judgement.notes,
         added=judgement.added,
-        untimely=late,
+        outside_hours=late,
     )
 
 
@@ -152,12 +152,14 @@ def _called(arguments: Arguments) -> tuple[str, ...]:
     return tuple(sorted({party(to) for to in parties(arguments)}))
 
 
-def _untimely(hours: Hours, called: Sequence[str], now: datetime) -> tuple["Untimely", ...]:
+def _outside_hours(
+    hours: Hours, called: Sequence[str], now: datetime
+) -> tuple["OutsideHours", ...]:
     if not called:
         return ()
-    from calls_mcp.guard.calling_hours import untimely  # noqa: PLC0415  # 60 ms, for numbers
+    from calls_mcp.guard.calling_hours import outside_hours  # noqa: PLC0415  # 60 ms, for numbers
 
-    return untimely(hours, called, now)
+    return outside_hours(hours, called, now)
 
 
 def _bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:

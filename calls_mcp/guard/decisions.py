@@ -481,7 +481,7 @@ def _difference(state: str, now: CallSummary) -> str:
 def _news_of_hours(change: Change, state: str) -> str:
     """Return why calls are not allowed as usual now, if the preview did not say so."""
     known = {*state.splitlines()}
-    news = (each for each in change.untimely if each.requirement != "never")
+    news = (each for each in change.outside_hours if each.requirement != "never")
     return next((each.sentence for each in news if each.id not in known), "")
 
 

@@ -84,7 +84,7 @@ def question_about(
         arguments=tuple(exact),
         twiml="\n".join(_without_gaps(without_passwords(twiml))),
     )
-    noticed = sorted({*recent.ids, *(each.id for each in change.untimely)})
+    noticed = sorted({*recent.ids, *(each.id for each in change.outside_hours)})
     state = "\n".join([*([state_of(call)] if call else []), *noticed])
     return Question(action, preview, state)
 
@@ -139,7 +139,7 @@ def _facts(
     if call is None:
         values = change.arguments.values
         time = str(local_times(str(values["to"]), now))
-        if time and not any(time in each.reason for each in change.untimely):
+        if time and not any(time in each.reason for each in change.outside_hours):
             yield f"The time there is {time}."
         yield f"The caller ID is {shown(str(values.get('caller_id', values['from'])))}."
         yield "The call is placed immediately and costs money."
@@ -194,7 +194,7 @@ def _heard(active: Mapping[str, Json]) -> Iterator[str]:
 
 
 def _risks(change: Change, active: Mapping[str, Json]) -> Iterator[Risk]:
-    yield from (Risk(_LABELS[each.rule], each.sentence) for each in change.untimely)
+    yield from (Risk(_LABELS[each.rule], each.sentence) for each in change.outside_hours)
     called = map(party, parties(change.arguments))
     for number in sorted({each for to in called for each in numbers_of(to)}):
         if is_premium_rate(number):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls_mcp.guard.calling_hours import local_times, untimely
+from calls_mcp.guard.calling_hours import local_times, outside_hours
 from calls_mcp.guard.policy.rules import ALWAYS, NEVER, CountryHours, Hours, Span
 from tests.guard.approving import approve_next, as_it_is_found
 from tests.guard.policy.cases import SHIPPED
@@ -35,7 +35,7 @@ def at(iso: str) -> datetime:
 
 
 def is_open(number: str, now: datetime, hours: Hours = HOURS) -> bool:
-    return not untimely(hours, [number], now)
+    return not outside_hours(hours, [number], now)
 
 
 @pytest.mark.parametrize(
@@ -99,19 +99,19 @@ def test_the_answer_agrees_with_the_clocks_of_all_zones(
 
 
 def test_a_refusal_gives_the_local_time_the_hours_and_when_to_try_again() -> None:
-    (night,) = untimely(HOURS, [NEW_YORK], at("2026-01-06T08:14"))
+    (night,) = outside_hours(HOURS, [NEW_YORK], at("2026-01-06T08:14"))
     assert night.sentence == (
         "It is Tuesday 03:14 (New York time, US), and calls there are allowed from 08:00 to 21:00."
     )
     assert night.hint.startswith("Try again in 5 h. ")
     closed = replace(HOURS, countries={"DE": CountryHours(sunday=NEVER, monday=Span(600, 660))})
-    both = untimely(closed, [BERLIN, NEW_YORK], at("2026-01-04T12:00"))
+    both = outside_hours(closed, [BERLIN, NEW_YORK], at("2026-01-04T12:00"))
     assert [each.reason.partition(" for ")[2] for each in both] == [
         "+49 30 12345678, and calls there are not allowed on Sundays",
         "+1 202 555 0171, and calls there are allowed from 08:00 to 21:00",
     ]
     assert both[0].hint.startswith("Try again in 21 h. ")
-    (never,) = untimely(replace(HOURS, daily=NEVER), [BERLIN], at("2026-01-04T12:00"))
+    (never,) = outside_hours(replace(HOURS, daily=NEVER), [BERLIN], at("2026-01-04T12:00"))
     assert "Retry" not in never.hint
 
 
@@ -122,7 +122,7 @@ def test_the_hours_of_a_country_apply_to_its_numbers_that_are_not_in_the_plan() 
 
 def test_a_country_has_its_own_requirement_and_so_has_an_unknown_time() -> None:
     hours = replace(HOURS, unknown="operator", countries={"DE": CountryHours(outside="deny")})
-    found = untimely(hours, [BERLIN, NEW_YORK, "client:bob"], at("2026-01-06T03:00"))
+    found = outside_hours(hours, [BERLIN, NEW_YORK, "client:bob"], at("2026-01-06T03:00"))
     assert [(each.requirement, each.rule) for each in found] == [
         ("deny", "hours.outside"),
         ("confirm", "hours.outside"),
