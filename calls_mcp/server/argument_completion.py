@@ -12,7 +12,7 @@ import mcp_types as types
 
 from calls_mcp.guard.policy.destinations import allows_caller
 from calls_mcp.observability.redaction import quoted
-from calls_mcp.server.permissions import Context, Permissions, invalid, principal_of
+from calls_mcp.server.permissions import Context, Permissions, invalid_params, principal_of
 from calls_mcp.server.prompts import Prompts
 from calls_mcp.server.resources import CALL, DOCS
 from calls_mcp.service.grants import current_overrides
@@ -71,7 +71,9 @@ class Completions:
         known = self._arguments(params.ref)
         if argument.name not in known:
             available = ", ".join(known) or "none"
-            raise invalid(f"Unknown argument {quoted(argument.name, 40)}. Available: {available}")
+            raise invalid_params(
+                f"Unknown argument {quoted(argument.name, 40)}. Available: {available}"
+            )
         found = await self._values(ctx, argument.name, known[argument.name])
         begun = argument.value.casefold()
         values = [v for v in dict.fromkeys(found.values) if v.casefold().startswith(begun)]
@@ -94,7 +96,9 @@ class Completions:
         if ref.uri not in _TEMPLATES:
             wrong = quoted(ref.uri, 100)
             available = ", ".join(_TEMPLATES)
-            raise invalid(f"Unknown template {wrong}. Available: {available}", {"uri": ref.uri})
+            raise invalid_params(
+                f"Unknown template {wrong}. Available: {available}", {"uri": ref.uri}
+            )
         return dict.fromkeys(_TEMPLATES[ref.uri], ())
 
     async def _values(self, ctx: Context, name: str, choices: tuple[str, ...]) -> _Values:

@@ -55,7 +55,7 @@ def connection_of(ctx: Context) -> Connection:
     return ctx.session._connection  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
-def invalid(message: str, data: object = None) -> MCPError:
+def invalid_params(message: str, data: object = None) -> MCPError:
     """Return an error with the code -32602, for what does not exist or is invalid."""
     return MCPError(types.INVALID_PARAMS, message, data)
 
@@ -67,7 +67,7 @@ def require_first_page(params: types.PaginatedRequestParams | None) -> None:
         MCPError: A cursor is given.
     """
     if params is not None and params.cursor is not None:
-        raise invalid(
+        raise invalid_params(
             f"Unknown cursor {quoted(params.cursor, 40)}. This list has one page; omit the cursor"
         )
 
@@ -105,13 +105,15 @@ class Permissions:
         """
         operation = self.operations.get(name)
         if operation is not None and not allows(operation):
-            raise invalid(f"insufficient_scope: {name} needs {required_scope(operation)}", data)
+            raise invalid_params(
+                f"insufficient_scope: {name} needs {required_scope(operation)}", data
+            )
         if operation is not None:
             return operation
         if name in self._hidden:
-            raise invalid(f"{name} is not available, because this server is read-only", data)
+            raise invalid_params(f"{name} is not available, because this server is read-only", data)
         available = ", ".join(self.permitted())
-        raise invalid(f"Unknown tool {quoted(name, 64)}. Available: {available}", data)
+        raise invalid_params(f"Unknown tool {quoted(name, 64)}. Available: {available}", data)
 
     async def read(
         self,

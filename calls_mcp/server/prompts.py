@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 
 from calls_mcp.errors import CatalogError
 from calls_mcp.observability.redaction import one_line, quoted
-from calls_mcp.server.permissions import Context, Permissions, invalid, require_first_page
+from calls_mcp.server.permissions import Context, Permissions, invalid_params, require_first_page
 from calls_mcp.tools.catalog import PROMPTS
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -117,7 +117,7 @@ class Prompts:
         """
         prompt, given = self.prompt(params.name), params.arguments or {}
         if problems := [*prompt.problems(given)]:
-            raise invalid("; ".join(problems))
+            raise invalid_params("; ".join(problems))
         text = types.TextContent(text=prompt.render(given))
         message = types.PromptMessage(role="user", content=text)
         return types.GetPromptResult(description=prompt.description, messages=[message])
@@ -130,7 +130,9 @@ class Prompts:
         """
         prompts = self._permitted()
         if name not in prompts:
-            raise invalid(f"Unknown prompt {quoted(name, 64)}. Available: {', '.join(prompts)}")
+            raise invalid_params(
+                f"Unknown prompt {quoted(name, 64)}. Available: {', '.join(prompts)}"
+            )
         return prompts[name]
 
     def _permitted(self) -> Mapping[str, Prompt]:

@@ -13,7 +13,7 @@ from calls_mcp.server import mcp_app as app
 from calls_mcp.server.permissions import (
     Context,
     Permissions,
-    invalid,
+    invalid_params,
     principal_of,
     require_first_page,
 )
@@ -120,12 +120,12 @@ class Resources:
         """
         if not uri.startswith(_CALL):
             known = f"Available: {DOCS}, {POLICY}, {CALL}"
-            raise invalid(f"Unknown resource {quoted(uri, 100)}. {known}", {"uri": uri})
+            raise invalid_params(f"Unknown resource {quoted(uri, 100)}. {known}", {"uri": uri})
         self._permissions.operation(_READING, {"uri": uri})
         sid = uri.removeprefix(_CALL)
         if not _SID.fullmatch(sid):
             wrong = quoted(sid, 64)
-            raise invalid(
+            raise invalid_params(
                 f"{wrong} is not a call SID (CA and 32 hex digits). Find calls with list_calls.",
                 {"uri": uri},
             )
