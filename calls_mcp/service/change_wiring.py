@@ -30,7 +30,7 @@ _LEAST_WAIT = 2  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
-class Changes:
+class ChangeServices:
     """What all changes share. `clock` returns epoch seconds. `server` names this process."""
 
     settings: Settings
@@ -115,7 +115,7 @@ async def open_changes(
     clock: Callable[[], float],
     *,
     sandbox: bool,
-) -> AsyncGenerator[Changes]:
+) -> AsyncGenerator[ChangeServices]:
     """Open the state store and the audit log.
 
     Raises:
@@ -133,7 +133,7 @@ async def open_changes(
         open_storage(settings.storage.location, options, sandbox=sandbox) as storage,
         open_audit(path, numbers, clock, min(10, busy)) as audit,
     ):
-        yield Changes(
+        yield ChangeServices(
             settings=settings,
             clients=clients,
             signer=signer,

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from calls_mcp.emulator import Emulator
     from calls_mcp.guard.policy.rules import Policy
     from calls_mcp.service.approved_changes import ApprovedChanges
-    from calls_mcp.service.change_wiring import Changes
+    from calls_mcp.service.change_wiring import ChangeServices
     from calls_mcp.service.grants import Grant, Overrides
     from calls_mcp.service.invocation import Invoker
-    from calls_mcp.service.wiring import Services
+    from calls_mcp.service.wiring import SharedServices
 
 _POLL = 1.0  # second
 _PAST_CALLS = 40
@@ -83,7 +83,7 @@ class Runtime:
         self._deadline = inf
         self._resources = AsyncExitStack()
         self._opening, self._making = anyio.Lock(), anyio.Lock()
-        self._services: Services | None = None
+        self._services: SharedServices | None = None
         self._watches: WeakKeyDictionary[BackgroundTasks, Watches] = WeakKeyDictionary()
         self._invokers: dict[str, _Entry] = {}
         self._running = 0  # invocations
@@ -189,7 +189,7 @@ class Runtime:
         """
         return (await self._entry(principal, overrides)).invoker.policy
 
-    async def services(self) -> "Services":
+    async def services(self) -> "SharedServices":
         """Return what all invokers share.
 
         Raises:
@@ -207,7 +207,7 @@ class Runtime:
                 self._services.clients.finish_by(self._deadline)
         return self._services
 
-    async def changes(self) -> "Changes":
+    async def changes(self) -> "ChangeServices":
         """Return what all changes share, with the state store and the audit log.
 
         Raises:

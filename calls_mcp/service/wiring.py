@@ -17,11 +17,11 @@ from calls_mcp.twilio.client import ClientPool
 
 if TYPE_CHECKING:
     from calls_mcp.guard.execution import Executor
-    from calls_mcp.service.change_wiring import Changes
+    from calls_mcp.service.change_wiring import ChangeServices
 
 
 @dataclass(frozen=True, kw_only=True)
-class Services:
+class SharedServices:
     """What all invokers share. `changes` returns what only changes need, and loads it if needed."""
 
     settings: Settings
@@ -30,7 +30,7 @@ class Services:
     rates: RateLimiter
     signer: Signer
     clients: ClientPool
-    changes: "Callable[[], Awaitable[Changes]]"
+    changes: "Callable[[], Awaitable[ChangeServices]]"
 
     def invoker(self, access: Access, policy: Policy) -> Invoker:
         """Return a new invoker for an account with a policy."""
@@ -59,7 +59,7 @@ async def open_services(
     monotonic: Callable[[], float],
     *,
     sandbox: bool,
-) -> AsyncGenerator[Services]:
+) -> AsyncGenerator[SharedServices]:
     """Load the policy, and open the state store if the settings name one.
 
     Raises:
@@ -68,7 +68,7 @@ async def open_services(
     async with AsyncExitStack() as resources, aclosing(ClientPool(monotonic)) as clients:
         signer = Signer(settings.guard.keys(access))
 
-        async def load() -> "Changes":
+        async def load() -> "ChangeServices":
             from calls_mcp.service.change_wiring import open_changes  # noqa: PLC0415  # no read needs it
 
             opening = open_changes(settings, access, clients, signer, clock, sandbox=sandbox)
@@ -76,7 +76,7 @@ async def open_services(
 
         changes = _Once(load)
         storage = (await changes()).storage if settings.storage.is_external else None
-        yield Services(
+        yield SharedServices(
             settings=settings,
             sandbox=sandbox,
             policy=load_policy(settings.guard.policy),
@@ -90,12 +90,12 @@ async def open_services(
 class _Once:
     """Loads what only changes need at the first use."""
 
-    def __init__(self, load: "Callable[[], Awaitable[Changes]]") -> None:
+    def __init__(self, load: "Callable[[], Awaitable[ChangeServices]]") -> None:
         self._load = load
         self._lock = anyio.Lock()
-        self._loaded: Changes | None = None
+        self._loaded: ChangeServices | None = None
 
-    async def __call__(self) -> "Changes":
+    async def __call__(self) -> "ChangeServices":
         async with self._lock:
             if self._loaded is None:
                 self._loaded = await self._load()
