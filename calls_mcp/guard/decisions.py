@@ -426,8 +426,8 @@ class Guard:
     async def _staleness(self, change: Change, state: str, now: Change | None = None) -> str:
         """Return what has changed since a preview that showed `state`; empty if nothing.
 
-        `now` is the change under the current policy. Without it, the policy is applied again, because
-        it may have waited for a decision.
+        `now` is the change under the current policy. Without it, the policy is applied again,
+        because the change may have waited for a decision.
         """
         call = await self._current_call(change)
         changed = _difference(state, call) if call else ""
