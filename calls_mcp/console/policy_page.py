@@ -40,7 +40,7 @@ _USES = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _PolicyRow:
     """A rule or a setting. `value` contains no secrets."""
 
     name: str
@@ -99,18 +99,18 @@ class PolicyPage:
         return found
 
 
-def _rules(settings: Settings) -> Iterator[_Row]:
+def _rules(settings: Settings) -> Iterator[_PolicyRow]:
     file = settings.guard.policy
     for name, value, is_own in itemize(file):
         source = f"{file}" if is_own else "default"
-        yield _Row(name, json.dumps(value, ensure_ascii=False), source)
+        yield _PolicyRow(name, json.dumps(value, ensure_ascii=False), source)
 
 
-def _settings(settings: Settings) -> Iterator[_Row]:
+def _settings(settings: Settings) -> Iterator[_PolicyRow]:
     fields, given = Settings.variables(), settings.values(given=True)
     for variable, value in settings.values().items():
         source = "environment" if variable in given else "default"
-        yield _Row(
+        yield _PolicyRow(
             variable, _format(value), source, _LINK.sub(r"\1", fields[variable].description or "")
         )
 

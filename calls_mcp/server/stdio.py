@@ -80,7 +80,7 @@ async def _end_on_signal(
         await runtime.finish(anyio.current_time() + _ANSWER)
 
 
-class _Reader(ObjectReceiveStream[SessionMessage | Exception]):
+class _StdinReader(ObjectReceiveStream[SessionMessage | Exception]):
     """Receives messages from stdin; invalid ones are received as errors."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
@@ -183,7 +183,7 @@ def _are_pipes() -> bool:
     return len(files) == 3 and _is_pipe(_STDIN) and _is_pipe(_STDOUT)  # noqa: PLR2004
 
 
-async def _claim_pipes() -> tuple[_Reader, _Writer]:
+async def _claim_pipes() -> tuple[_StdinReader, _Writer]:
     """Claim stdin and stdout. Other code then reads an empty file and prints to stderr."""
     reader = asyncio.StreamReader(_LONGEST_LINE)
     loop, incoming = asyncio.get_running_loop(), os.fdopen(os.dup(_STDIN), "rb", 0)
@@ -198,7 +198,7 @@ async def _claim_pipes() -> tuple[_Reader, _Writer]:
     os.close(nothing)
     os.dup2(_STDERR, _STDOUT)
     sys.stdout = sys.stderr
-    return _Reader(reader), _Writer(asyncio.StreamWriter(transport, protocol, None, loop))
+    return _StdinReader(reader), _Writer(asyncio.StreamWriter(transport, protocol, None, loop))
 
 
 def _widen(descriptor: int) -> None:

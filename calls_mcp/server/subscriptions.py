@@ -142,7 +142,7 @@ class Subscriptions:
         Raises:
             MCPError: The caller may not read the call, or watches too many already.
         """
-        reader = _Reader(
+        reader = _SubscriptionReader(
             self._permissions, self._resources.call(uri), caller_of(ctx), current_grant()
         )
         is_heard = partial(self._is_heard, connection_of(ctx).session_id)
@@ -181,7 +181,7 @@ class Subscriptions:
 
 
 @dataclass(slots=True, eq=False)
-class _Reader:
+class _SubscriptionReader:
     """Reads a call for one principal, with the current grant of their token."""
 
     permissions: Permissions

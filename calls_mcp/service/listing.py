@@ -40,7 +40,7 @@ _Packed = tuple[str, dict[str, Json], list[tuple[str, str]], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class ListPosition:
     """A position in a list: the query of a page, and the SID of the last call taken from it.
 
     Nothing else of the API's `next_page_uri` is used, so it can't lead to another resource.
@@ -51,12 +51,12 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class ListedCalls:
     """The calls that were read. `next` is the position to continue at, None at the end."""
 
     calls: list[CallSummary]
     warnings: list[str]
-    next: Position | None
+    next: ListPosition | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +75,19 @@ class Bounds:
 
 
 async def collect(
-    twilio: TwilioClient, request: Request, start: Position, bounds: Bounds, report: ReportProgress
-) -> Listing:
+    twilio: TwilioClient,
+    request: Request,
+    start: ListPosition,
+    bounds: Bounds,
+    report: ReportProgress,
+) -> ListedCalls:
     """Return the calls from `start` on, up to `bounds`.
 
     Raises:
         InvocationError: A page could not be read.
     """
 
-    async def read(position: Position) -> _Page:
+    async def read(position: ListPosition) -> _Page:
         return _read(request, await twilio.send(request.with_query(*position.page)))
 
     # The cursor has the filters, and is shown twice.
@@ -95,12 +99,12 @@ async def collect(
     while position is not None and not walk.is_over:
         position = walk.take(await read(position), position)
         await walk.tell(report)
-    return Listing([*walk.calls.values()], walk.warnings(position), position)
+    return ListedCalls([*walk.calls.values()], walk.warnings(position), position)
 
 
 async def _find(
-    read: Callable[[Position], Awaitable["_Page"]], start: Position
-) -> tuple["_Page", Position]:
+    read: Callable[[ListPosition], Awaitable["_Page"]], start: ListPosition
+) -> tuple["_Page", ListPosition]:
     """Return the page that now contains the last call taken, since newer calls shift the pages.
 
     If that call is gone, return the page where it was: a repeated call is better than a lost one.
@@ -112,7 +116,7 @@ async def _find(
             return page, place
         if page.next is None:
             break
-        place = Position(page.next.page, start.after)
+        place = ListPosition(page.next.page, start.after)
         page = await read(place)
     return first, start
 
@@ -122,7 +126,7 @@ class _Page:
     calls: tuple[CallSummary, ...]
     unreadable: int
     repeated: int
-    next: Position | None
+    next: ListPosition | None
     is_broken_off: bool
 
     @property
@@ -148,7 +152,7 @@ class _Walk:
         self._stale = 0
         self._broken_off = ""
 
-    def take(self, page: _Page, position: Position) -> Position | None:
+    def take(self, page: _Page, position: ListPosition) -> ListPosition | None:
         """Take the new calls of `page` that fit, and return the position to continue at."""
         self._unreadable += page.unreadable
         self._pages.add(position.page)
@@ -162,11 +166,11 @@ class _Walk:
         self._stale = 0 if calls else self._stale + 1
         if len(taken) < len(calls):
             self.is_over = True
-            return Position(position.page, [*taken][-1] if taken else position.after)
+            return ListPosition(position.page, [*taken][-1] if taken else position.after)
         self.is_over = self._is_full or sum(sizes) > self._left
         return self._following(page)
 
-    def _following(self, page: _Page) -> Position | None:
+    def _following(self, page: _Page) -> ListPosition | None:
         """Return the next page, unless the API's link to it is invalid or leads nowhere new."""
         if page.is_broken_off:
             self._broken_off = "the API's link to the next page is invalid"
@@ -181,7 +185,7 @@ class _Walk:
             self._told = read
             await report(read, self._limit, f"{counted(read, 'call')} read")
 
-    def warnings(self, position: Position | None) -> list[str]:
+    def warnings(self, position: ListPosition | None) -> list[str]:
         """Return the warnings about calls that are missing from the result."""
         warnings: list[str] = []
         if self._unreadable:
@@ -248,7 +252,7 @@ def _listed(entry: Json, account_sid: str) -> CallSummary | None:
         return None
 
 
-def _next(uri: Json) -> Position | None:
+def _next(uri: Json) -> ListPosition | None:
     if not isinstance(uri, str) or len(uri) > _LONGEST_URI:
         return None
     try:
@@ -258,7 +262,7 @@ def _next(uri: Json) -> Position | None:
     page = tuple((name, told[name]) for name in _PLACE if name in told)
     if not all(_PLACE_VALUE.fullmatch(value) for _, value in page):
         return None
-    return Position(page) if {*_PLACE[1:]} & {*told} else None
+    return ListPosition(page) if {*_PLACE[1:]} & {*told} else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +276,7 @@ class Cursors:
     signer: Signer
     account_sid: str
 
-    def issue(self, arguments: Arguments, position: Position, principal: str) -> str:
+    def issue(self, arguments: Arguments, position: ListPosition, principal: str) -> str:
         """Return a cursor that continues the list of `arguments` at `position`."""
         values = {k: v for k, v in arguments.values.items() if k != "page_size"}
         page: list[Json] = [[*pair] for pair in position.page]
@@ -280,7 +284,7 @@ class Cursors:
 
     def resume(
         self, arguments: Arguments, principal: str, tokens: int
-    ) -> tuple[Arguments, Bounds, Position]:
+    ) -> tuple[Arguments, Bounds, ListPosition]:
         """Return what to list: `arguments` with the filters of their cursor, if they have one.
 
         A result has at most `tokens`.
@@ -292,7 +296,7 @@ class Cursors:
         cursor = arguments.own.get("cursor")
         if cursor is None:
             bounds = _bounds(arguments, tokens)
-            return arguments, bounds, Position(_page_size(arguments, bounds))
+            return arguments, bounds, ListPosition(_page_size(arguments, bounds))
         packed = self._unpacked(cursor, principal)
         if packed is None:
             raise InvalidArguments([_not_ours(cursor)])
@@ -306,7 +310,7 @@ class Cursors:
         if not after:  # a new size in the middle of a page would shift the pages
             rest = (pair for pair in pairs if pair[0] != "PageSize")
             pairs = (*_page_size(merged, bounds), *rest)
-        return merged, bounds, Position(pairs, after)
+        return merged, bounds, ListPosition(pairs, after)
 
     def faults(self, cursor: Json, principal: str) -> Iterator[Fault]:
         """Yield the fault of a cursor that was not issued to this principal."""

@@ -40,7 +40,7 @@ _LONGEST_TRANSCRIPT = 50  # lines
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Entry:
+class _CachedInvoker:
     """An invoker, shared by all principals or for one that has overrides."""
 
     overrides: "Overrides | None"
@@ -85,7 +85,7 @@ class Runtime:
         self._opening, self._making = anyio.Lock(), anyio.Lock()
         self._services: SharedServices | None = None
         self._watches: WeakKeyDictionary[BackgroundTasks, Watches] = WeakKeyDictionary()
-        self._invokers: dict[str, _Entry] = {}
+        self._invokers: dict[str, _CachedInvoker] = {}
         self._running = 0  # invocations
         self._is_idle: anyio.Event | None = None
 
@@ -268,7 +268,9 @@ class Runtime:
             return False
         return services.clients.client(entry.access).circuit != "open"
 
-    async def _entry(self, principal: str = "", overrides: "Overrides | None" = None) -> _Entry:
+    async def _entry(
+        self, principal: str = "", overrides: "Overrides | None" = None
+    ) -> _CachedInvoker:
         owner = principal if overrides else ""
         async with self._making:
             if owner != principal:  # the principal has no overrides any more
@@ -278,11 +280,11 @@ class Runtime:
                 entry = self._invokers[owner] = await self._make(overrides)
         return entry
 
-    async def _make(self, overrides: "Overrides | None") -> _Entry:
+    async def _make(self, overrides: "Overrides | None") -> _CachedInvoker:
         services, access = await self.services(), self.access_for(overrides)
         policy = (overrides and overrides.policy) or services.policy
         policy = policy.under(self.settings.guard.confirm)
-        return _Entry(overrides, access, services.invoker(access, policy))
+        return _CachedInvoker(overrides, access, services.invoker(access, policy))
 
     async def _close_unused(self) -> None:
         """Close the clients of replaced invokers, once no invocation is running."""

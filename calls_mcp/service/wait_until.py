@@ -74,7 +74,7 @@ class Wait:
 
 
 @dataclass(slots=True, eq=False)
-class _Reader:
+class _WaitReader:
     """Reads a call for one principal while their token permits it. The reads are not counted."""
 
     seen: Topic
@@ -123,7 +123,7 @@ class Waiting:
         if wait.is_over(call, call):
             return _done(call)
         topic = Topic(self.access, request.account_sid, request.sid)
-        reader = _Reader(topic, self.operation, self.principal, self.grant, self.clock, read)
+        reader = _WaitReader(topic, self.operation, self.principal, self.grant, self.clock, read)
         waiter = Subscription(self.principal, request.sid, topic, reader, is_waiting=True)
         try:
             with self.watches.waiting(waiter, call):

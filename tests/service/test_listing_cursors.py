@@ -16,7 +16,7 @@ from calls_mcp.emulator import past_calls
 from calls_mcp.errors import InvalidArguments
 from calls_mcp.guard.signing import Signer
 from calls_mcp.server.handlers import build_server
-from calls_mcp.service.listing import Bounds, Cursors, Position
+from calls_mcp.service.listing import Bounds, Cursors, ListPosition
 from calls_mcp.service.runtime import Runtime
 from calls_mcp.settings import Access, load_settings
 from calls_mcp.tools.catalog import load_operations
@@ -68,11 +68,11 @@ def faults(outcome: dict[str, Any]) -> list[str]:
 def issued(**arguments: object) -> str:
     """Return a cursor of a list with these filters."""
     listed, _, _ = resumed(**arguments)
-    position = Position((("PageSize", "50"), ("PageToken", "PACA1")), "CA1")
+    position = ListPosition((("PageSize", "50"), ("PageToken", "PACA1")), "CA1")
     return CURSORS.issue(listed, position, "tester")
 
 
-def resumed(**arguments: object) -> tuple[Arguments, Bounds, Position]:
+def resumed(**arguments: object) -> tuple[Arguments, Bounds, ListPosition]:
     given = validate(LIST, json.loads(json.dumps(arguments)))
     return CURSORS.resume(given, "tester", BUDGET)
 
@@ -308,7 +308,7 @@ def test_a_cursor_stays_in_the_account_it_was_issued_for() -> None:
     limit=st.integers(1, 10_000),
 )
 def test_a_cursor_returns_what_it_was_issued_for(sids: list[str], limit: int) -> None:
-    place = Position(tuple(("PageToken", sid) for sid in sids), "CA" + "".join(sids[:1]))
+    place = ListPosition(tuple(("PageToken", sid) for sid in sids), "CA" + "".join(sids[:1]))
     first, _, _ = resumed(to=OURS, limit=limit)
     listed, bounds, start = resumed(cursor=CURSORS.issue(first, place, "tester"))
     assert (start, bounds.calls) == (place, limit)
