@@ -148,11 +148,12 @@ class OverviewPage:
         """Return the origins of all calls with a cost, by SID. Only those of new ones are read."""
         if self._console.audit_database is None:
             return {}
-        known = self._origins
         sids = {call.root_sid for call in calls if call.cost}
-        found = await self._console.read_origins(sids - known.keys())
-        self._origins = {sid: known.get(sid) or found.get(sid, NOWHERE) for sid in sids}
-        return self._origins
+        async with self._reading:
+            known = self._origins
+            found = await self._console.read_origins(sids - known.keys())
+            self._origins = {sid: known.get(sid) or found.get(sid, NOWHERE) for sid in sids}
+            return self._origins
 
     async def _read_calls(self, since: datetime) -> tuple[Sequence[CallSummary], list[str]]:
         """Return the newest calls, and notes about calls that are missing."""
