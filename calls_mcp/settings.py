@@ -362,7 +362,7 @@ class ApprovalSettings(_Group, alias_generator=_named("CALLS_MCP_APPROVALS_")):
     webhook: Annotated[SecretStr, AfterValidator(_webhook)] | None = Field(
         None,
         description="URL that receives a JSON `POST` for each new approval request, such as an "
-        "incoming webhook of Slack, Mattermost or Teams. See "
+        "incoming webhook of Slack, Mattermost or Teams: see "
         "[Notifications](operator.md#notifications).",
     )
     webhook_secret: Credential | None = Field(

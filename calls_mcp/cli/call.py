@@ -49,7 +49,7 @@ examples:
 
 Write numbers, booleans and lists as JSON, and everything else as plain text. For a list, you can
 also repeat KEY=VALUE. Other users of this machine can see the command line, so pass secrets
-(sip_auth_password) with --input.
+(sip_auth_password) with --input. With --sandbox, each command has its own calls.
 
 To confirm a change, type yes. Without a terminal nothing is done unless you pass --yes. If the
 policy says require_human or operator, --yes is not enough, and the change waits for the operator.

@@ -73,7 +73,7 @@ async def _demo() -> None:
     with TemporaryDirectory() as directory:
         audit_log = Path(directory) / "audit.db"
         await _run_demo(_User(), audit_log)
-        _heading("The audit log has every attempt")
+        _heading("The audit log is intact")
         report = await anyio.to_thread.run_sync(verify, audit_log)
         for line in describe(report)[:2]:
             _say(line, "  ")

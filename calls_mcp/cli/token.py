@@ -11,8 +11,7 @@ from calls_mcp.cli.atomic_files import replace_file
 from calls_mcp.cli.options import add_commands, add_json
 from calls_mcp.cli.terminal import say, show_json, show_table, warn
 from calls_mcp.errors import ConfigurationError
-from calls_mcp.http.principals import Entries, Token, new_token, read_entries
-from calls_mcp.observability.redaction import escape_invisible
+from calls_mcp.http.principals import Entries, Token, new_token, read_entries, valid_name
 from calls_mcp.service.grants import APPROVE, SCOPES, is_operator
 from calls_mcp.settings import load_path
 from calls_mcp.tools.catalog import Json
@@ -117,8 +116,10 @@ def _new(options: Namespace) -> int:
 
 
 def _require_valid(principal: str, scopes: Collection[str]) -> None:
-    if not principal.isprintable() or escape_invisible(principal) != principal:
-        raise ConfigurationError("The name must be one line, without invisible characters.")
+    try:
+        valid_name(principal)
+    except ValueError as wrong:
+        raise ConfigurationError(f"The name {wrong}.") from None
     if unknown := sorted({*scopes}.difference(SCOPES)):
         raise ConfigurationError(f"--scope {unknown[0]}: must be one of {', '.join(SCOPES)}.")
     if APPROVE in scopes and not is_operator(scopes):

@@ -22,7 +22,7 @@ from calls_mcp.settings import Settings
 from calls_mcp.storage.records import DAY
 from calls_mcp.tools.humanize import iso_time
 
-_LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")  # in Markdown, for docs/settings.md
+_LINK = re.compile(r": see \[[^\]]+\]\([^)]+\)")  # in Markdown, for docs/settings.md
 _NEEDS: Mapping[Requirement, str] = {
     "never": "No confirmation",
     "confirm": "User's confirmation",
@@ -111,7 +111,7 @@ def _settings(settings: Settings) -> Iterator[_PolicyRow]:
     for variable, value in settings.values().items():
         source = "environment" if variable in given else "default"
         yield _PolicyRow(
-            variable, _format(value), source, _LINK.sub(r"\1", fields[variable].description or "")
+            variable, _format(value), source, _LINK.sub("", fields[variable].description or "")
         )
 
 

@@ -57,7 +57,12 @@ _PREFIX = "calls_"
 _BYTES = 32  # random bytes: too many to guess, so an unsalted hash is enough
 
 
-def _name(value: str) -> str:
+def valid_name(value: str) -> str:
+    """Return the name of a principal.
+
+    Raises:
+        ValueError: It is not one. The message says what it must be.
+    """
     if not re.fullmatch(r"[!#-\[\]-~]{1,255}", value):
         raise ValueError("must be ASCII without spaces, quotation marks or backslashes")
     if is_reserved(value):
@@ -74,7 +79,7 @@ def _without_tools_if_operator(scopes: frozenset[Scope]) -> frozenset[Scope]:
     return scopes
 
 
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(valid_name)]
 _Variable = Annotated[str, must_match("[A-Za-z_][A-Za-z0-9_]*", "the name of a variable")]
 _Hash = Annotated[str, must_match("[0-9a-f]{64}", "64 hex digits in lower case")]
 _AccountSid = Annotated[str, must_match("AC[0-9a-fA-F]{32}", "AC and 32 hex digits")]

@@ -54,7 +54,7 @@ def to_result(operation: Operation, outcome: Outcome) -> CallToolResult:
 def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
     if outcome.sandbox:
         ended = outcome.call.sid if outcome.call and outcome.call.live is False else None
-        more = f"; the resource calls://call/{ended} has a transcript" if ended else ""
+        more = f"; transcript, if any: calls://call/{ended}" if ended else ""
         yield f"[sandbox: no real calls{more}]"
     if outcome.error:
         yield from _failure(outcome.error)

@@ -38,7 +38,7 @@ async def test_settings_are_shown_with_their_source_and_without_secrets(tmp_path
     async with open_harness(tmp_path, **secrets) as harness, sign_in(harness.console) as ann:
         html = await ann.read("/policy")
     text = text_of(html)
-    assert "See Notifications." in text
+    assert "such as an incoming webhook of Slack, Mattermost or Teams." in text
     assert "CALLS_MCP_OPERATOR_TTL 900 default" in text
     assert "TWILIO_AUTH_TOKEN ******** environment" in text
     assert "CALLS_MCP_STATE_URL ******** environment" in text

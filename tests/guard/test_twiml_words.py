@@ -54,6 +54,13 @@ URL = "https://example.com/next"
             ),
         ),
         (
+            '<Enqueue workflowSid="WW1"><Task>{}</Task></Enqueue>',
+            (
+                'The workflow gets the task "{}". It puts the call into a queue of the '
+                'workflow "WW1". Then it hangs up.'
+            ),
+        ),
+        (
             '<Start><Stream url="wss://example.com"/></Start><Stop><Recording/></Stop>',
             (
                 'It starts an audio stream to "wss://example.com". It stops a '
@@ -140,7 +147,7 @@ def test_each_element_that_does_something_has_words() -> None:
     of_speech = {"break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"}
     of_speech |= {"amazon:domain", "amazon:effect"}
     containers = {"Response", "Headers", "Prompt"}
-    settings = {"Header", "Task", "Language", "Config", "Parameter"}
+    settings = {"Header", "Language", "Config", "Parameter"}
     assert silent == of_speech | containers | settings
 
 

@@ -106,7 +106,7 @@ OUTCOMES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "a call of the sandbox": (
         "fetch_call",
         {"outcome": "done", "call": CALL, "sandbox": True},
-        [f"[sandbox: no real calls; the resource calls://call/{SID} has a transcript]", *ENDED],
+        [f"[sandbox: no real calls; transcript, if any: calls://call/{SID}]", *ENDED],
     ),
     "faults": (
         "create_call",

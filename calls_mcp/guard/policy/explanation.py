@@ -115,7 +115,7 @@ def _destinations(rules: Destinations, confirm: ConfirmRules) -> Iterator[str]:
         yield from _if_any(
             "Calls to {} need no confirmation, unless they press keys or dial other numbers in "
             "TwiML. While urls.hosts allows any host, calls with a URL for instructions or in "
-            "TwiML need it, too.",
+            "TwiML need one, too.",
             rules.pre_approved,
         )
 

@@ -81,7 +81,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             (
                 f"Calls to {BERLIN} need no confirmation, unless they press keys or dial other "
                 "numbers in TwiML. While urls.hosts allows any host, calls with a URL for "
-                "instructions or in TwiML need it, too."
+                "instructions or in TwiML need one, too."
             ),
         ),
         ("caller_ids", {"allow": ("+49*",)}, "Allowed caller IDs: +49*."),
