@@ -31,5 +31,5 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three workers for two cores, because tests often wait."""
-    return max(1, (os.cpu_count() or 1) * 3 // 2)
+    """Two workers for each core, because tests often wait."""
+    return 2 * (os.cpu_count() or 1)

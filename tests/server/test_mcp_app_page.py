@@ -270,7 +270,7 @@ def test_order_and_focus_survive_a_new_list(host: Host) -> None:
     ("content", "title", "words"),
     [
         (ERROR, "Error", ["There is no such call.", "Look for it."]),
-        ({"outcome": "declined", "reason": "not today"}, "Not done", ["not today"]),
+        ({"outcome": "declined", "reason": "not today"}, "Declined", ["not today"]),
         ({"outcome": "done", "deleted": SID}, "Record deleted", [f"The record of {SID} is gone."]),
         (
             {
