@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-_EMERGENCY = re.compile(r"\+?[09]?(112|911|999)")  # 0 or 9 may be for an outside line
+# 0 or 9 may be for an outside line.
+_EMERGENCY = re.compile(r"(\+|00|011|0011)?[09]?(112|911|999)")
 _EMERGENCY_RULE = "destinations.emergency"
 _EXIT_CODES = ("00", "011", "0011")
 _UNUSABLE = "can't be checked, because the operator's list of numbers can't be read"
@@ -154,20 +155,29 @@ def _object_to_sip(rules: Destinations, to: str) -> Iterator[Objection]:
         reason = "`to` is a SIP address that can be understood in more than one way"
         yield Objection("destinations.allow_sip", reason, "Write it plainly, as sip:name@host.")
         return
+    for part in sorted(address.parts - address.numbers):
+        if _EMERGENCY.fullmatch(part):
+            yield _emergency_part(part)
     if address.is_doubtful and rules.are_strict:
-        reason = "`to` is a SIP address that may be dialed as a number, and it isn't certain which"
-        hint = "Write it as sip:+NUMBER@host, with the country code."
-        yield Objection("destinations.allow_sip", reason, hint)
+        yield _doubtful()
         return
     for number in sorted(address.numbers):
         is_part = number != address.user
         for objection in _object_to_sip_number(rules, number):
             is_emergency = objection.rule == _EMERGENCY_RULE
             yield _emergency_part(number) if is_part and is_emergency else objection
+    if address.has_pause:
+        yield _doubtful()
     patterns = [_lower_host(pattern) for pattern in rules.allow_sip]
     if not matches_any(patterns, "*" if address.is_rerouted else str(address)):
         reason = "`to` is a SIP address that is not allowed"
         yield Objection("destinations.allow_sip", reason, _HINT)
+
+
+def _doubtful() -> Objection:
+    reason = "`to` is a SIP address that may be dialed as a number, and it isn't certain which"
+    hint = "Write it as sip:+NUMBER@host, with the country code."
+    return Objection("destinations.allow_sip", reason, hint)
 
 
 def _object_to_sip_number(rules: Destinations, number: str) -> Iterator[Objection]:

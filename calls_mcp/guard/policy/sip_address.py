@@ -22,6 +22,12 @@ _CODE = re.compile(r"\A[*#]+([0-9]{2,3}[*#]+|[0-9]{2})")
 _LONGEST_CODE = 4  # digits
 _RUN = re.compile(r"([*#]*)(\+?[0-9]+)")
 _MOST_RUNS = 8
+_FILLING = re.compile(r"[\s.-]+")  # SEPARATORS, but without parentheses
+# What ends the digits that are dialed, or comes before them: punctuation, and p, w, x or ext.
+_PAUSE = r"(?:[^\w*#+]|(?<![^\W\d_])(?:[ptwx]+|ext)(?![^\W\d_]))"
+_NUMBER_WITH_PAUSE = re.compile(
+    rf"[0-9]{{{SHORTEST_SUBSCRIBER},}}[*#]*{_PAUSE}|{_PAUSE}\+?[0-9]{{{SHORTEST_SUBSCRIBER},}}"
+)
 # Without ; because parameters of a number can name another one: 5551234;phone-context=+1900.
 _USER = re.compile(r"(\+[1-9][0-9]*[*#]*|[^\s@:/\\?;<>\"%+][^\s@:/\\?;<>\"%]*)")
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -37,11 +43,12 @@ _REROUTING = ("maddr", "route")  # a parameter and a header that name another ho
 class SipAddress:
     """A SIP address, decoded: `user` without the separators in a number, `host` in lower case.
 
-    An IPv6 address is in its shortest form. `is_rerouted` says that a parameter may send the call
-    to another host.
+    `spelled` is the user with separators. An IPv6 address is in its shortest form. `is_rerouted`
+    says that a parameter may send the call to another host.
     """
 
     user: str
+    spelled: str
     host: str
     is_rerouted: bool
 
@@ -53,13 +60,20 @@ class SipAddress:
     @property
     def numbers(self) -> frozenset[str]:
         """Return all numbers that a gateway may dial, as digits with or without a +."""
-        runs = _RUN.findall(self._dialed)
-        found = {number for _, number in runs}
-        if runs and runs[0][0] and runs[0][1].isdigit():  # it begins with a code of unknown length
-            found |= {runs[0][1][end:] for end in range(1, _LONGEST_CODE + 1)} - {""}
+        found = _runs(self._dialed)
         if self._has_letters:
             found = {number for number in found if number.startswith("+")}
         return frozenset({*found, self.number} - {""})
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """Return all digits that a gateway may dial if it stops at letters or punctuation."""
+        return frozenset(_runs(self._dialed) | _runs(_FILLING.sub("", self.spelled.lower())))
+
+    @property
+    def has_pause(self) -> bool:
+        """Return whether a number has a pause or suffix, so that a part of it may be dialed."""
+        return bool(_NUMBER_WITH_PAUSE.search(SEPARATORS.sub("", self.spelled.lower())))
 
     @property
     def is_doubtful(self) -> bool:
@@ -94,7 +108,7 @@ def parse_sip(address: str) -> SipAddress | None:
         rest = unquote((uri["parameters"] or "") + (uri["headers"] or ""), errors="strict")
     except UnicodeDecodeError:
         return None
-    plain = SEPARATORS.sub("", user)
+    spelled, plain = user, SEPARATORS.sub("", user)
     if _number(plain):
         user = plain
     host = _host(unquote(uri["host"]))
@@ -105,7 +119,7 @@ def parse_sip(address: str) -> SipAddress | None:
     names = {part.partition("=")[0].strip().lower() for part in re.split("[;?&]", rest)}
     if names & _IDENTITIES:
         return None
-    return SipAddress(user, host, is_rerouted=bool(names & {*_REROUTING}))
+    return SipAddress(user, spelled, host, is_rerouted=bool(names & {*_REROUTING}))
 
 
 def _plain(user: str) -> str:
@@ -123,6 +137,15 @@ def _host(text: str) -> str:
         return ""
     host = text.lower().removesuffix(".")
     return host if _HOST.fullmatch(host) else ""
+
+
+def _runs(text: str) -> set[str]:
+    """Return the digits in a text, also without a code of unknown length that it begins with."""
+    runs = _RUN.findall(text)
+    found = {number for _, number in runs}
+    if runs and runs[0][0] and runs[0][1].isdigit():
+        found |= {runs[0][1][end:] for end in range(1, _LONGEST_CODE + 1)}
+    return found - {""}
 
 
 def _number(text: str) -> str:

@@ -115,6 +115,61 @@ def test_a_short_number_in_a_sip_address_is_named(to: str, number: str) -> None:
     assert "another address" in denied.hint
 
 
+@given(
+    line=st.sampled_from(["", "0", "9", "00", "011"]),
+    number=st.sampled_from(["112", "911", "999", "9-1-1", "%39%31%31", "1.1.2"]),
+    pause=st.sampled_from([*"!$&'()*=_~,wpxua", "ext", ",,", "%2c", "%23", "%EF%BC%8C"]),
+    end=st.sampled_from(["", "1", "5", "911000", "x"]),
+    start=st.sampled_from(["", "9,", "0w", "(", "u", "x,", "room-"]),
+)
+def test_emergency_numbers_in_a_sip_address_are_refused_whatever_is_around_them(
+    line: str, number: str, pause: str, end: str, start: str
+) -> None:
+    spelling = f"sip:{start}{line}{number}{pause}{end}@example.com"
+    policy = changed("destinations", deny_number_types=(), pre_approved=(spelling,))
+    arguments = replace(asked(), values={**asked().values, "to": spelling})
+    assert ruling(policy, arguments) == "destinations.emergency"
+
+
+@given(
+    number=st.sampled_from([BERLIN, PREMIUM, SWISS, "+442079460000", "+12025550171"]).flatmap(
+        lambda number: st.sampled_from([number, number[1:], f"00{number[1:]}"])
+    ),
+    pause=st.sampled_from([*"!$&'=~,wpx", "ext", ",,", "ww", "%2c", "%23,", "%EF%BC%8C"]),
+    digits=st.from_regex(r"[0-9]{0,8}", fullmatch=True),
+    is_before=st.booleans(),
+)
+def test_a_number_with_a_pause_in_a_sip_address_is_refused_because_a_part_of_it_may_be_dialed(
+    number: str, pause: str, digits: str, *, is_before: bool
+) -> None:
+    user = f"{digits}{pause}{number}" if is_before else f"{number}{pause}{digits}"
+    policy = changed("destinations", deny_number_types=())
+    values = {**asked().values, "to": f"sip:{user}@example.com"}
+    refused = ruling(policy, replace(asked(), values=values))
+    assert refused
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        "alice",
+        "100",
+        "100,1",
+        "desk-7",
+        "3rd-floor",
+        "o'brien2",
+        "r&d_2",
+        "agent4930123456",
+        "4930123456west",
+        "front.desk_20260102",
+        "550e8400-e29b-41d4-a716-446655440000",
+        "(030)-1234",
+    ],
+)
+def test_a_name_with_digits_in_a_sip_address_is_not_a_number_with_a_pause(user: str) -> None:
+    assert ruling(SHIPPED, asked(to=f"sip:{user}@example.com")) == ""
+
+
 @pytest.mark.parametrize("to", ["+2904000", "+6834000", "+36112345678", BERLIN, SWISS])
 def test_a_short_subscriber_number_is_not_an_emergency_number(to: str) -> None:
     assert ruling(SHIPPED, asked(to=to)) == ""
