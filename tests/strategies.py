@@ -172,9 +172,11 @@ def _sample_text(name: str, parameter: DocumentedParameter) -> str:
 
 _hex = st.text("0123456789abcdefABCDEF", min_size=32, max_size=32)
 _number = st.from_regex(r"\+1617555[0-9]{4}|\+4930[1-9][0-9]{6}", fullmatch=True)
-# The policy refuses a + with digits and 112, 911 and 999 in a user, which a gateway may dial, and
+# The policy refuses a + with digits, 112, 911 and 999 in a user, which a gateway may dial, and
 # hosts without a name.
-_sip = st.from_regex(r"sips?:[a-z]([02-8]?[a-z._-]){0,10}@[a-z0-9][a-z0-9.-]{0,19}", fullmatch=True)
+_sip = st.from_regex(
+    r"sips?:[a-z]([02-8]?[a-z._-]){0,10}@[a-z0-9-]{1,9}(\.[a-z0-9-]{1,9}){0,2}\.?", fullmatch=True
+)
 _listed = st.sampled_from(
     ["anonymous", "Jack", "40404", "whatsapp:+15005550006", "alice@example.com", "東京 7"]
 )
