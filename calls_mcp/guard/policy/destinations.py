@@ -127,8 +127,9 @@ def _spelled_user(address: SipAddress, spelling: Callable[["NumberFacts"], str])
     number = address.number
     if len(number) < SHORTEST_SUBSCRIBER:
         return address.user
-    valid = (facts for facts in map(_look_up, _international(number)) if facts.is_valid)
-    return next(map(spelling, chain(valid, map(_look_up, _called(number)))), number)
+    valid = (each for each in _international(number) if _look_up(each).is_valid)
+    known = chain(valid, _with_extra_digits(number), _called(number))
+    return next(map(spelling, map(_look_up, known)), number)
 
 
 def _international(number: str) -> tuple[str, ...]:
@@ -136,6 +137,13 @@ def _international(number: str) -> tuple[str, ...]:
     if number.startswith("+"):
         return (number,)
     return (*_abroad(number), f"+{number}")
+
+
+def _with_extra_digits(number: str) -> Iterator[str]:
+    """Yield what a number from a SIP address may be, if more than a valid number was dialed."""
+    for each in _international(number):
+        if _look_up(_look_up(each).reached).is_valid:
+            yield each
 
 
 def _abroad(number: str) -> Iterator[str]:
@@ -197,7 +205,7 @@ def _object_to_bare_number(rules: Destinations, digits: str) -> Iterator[Objecti
     if not _describes_numbers(rules):
         return
     known = [number for number in _international(digits) if _look_up(number).is_valid]
-    for number in known:
+    for number in known or _with_extra_digits(digits):
         yield from _object_to_number(rules, number)
     if known:
         return

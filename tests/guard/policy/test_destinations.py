@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calls_mcp.guard.policy.destinations import canonical
+from calls_mcp.guard.policy.destinations import canonical, party
 from calls_mcp.guard.policy.evaluation import judge
 from calls_mcp.guard.policy.rules import Requirement
 from calls_mcp.tools.catalog import Json
@@ -168,6 +168,31 @@ def test_a_number_with_a_pause_in_a_sip_address_is_refused_because_a_part_of_it_
 )
 def test_a_name_with_digits_in_a_sip_address_is_not_a_number_with_a_pause(user: str) -> None:
     assert ruling(SHIPPED, asked(to=f"sip:{user}@example.com")) == ""
+
+
+@given(
+    number=st.sampled_from([PREMIUM, "+449098790000", "+33899123456"]),
+    start=st.sampled_from(["+", "", "00", "011", "0011"]),
+    digits=st.from_regex(r"[0-9]{1,2}", fullmatch=True),
+    code=st.sampled_from(["", "*67", "tel"]),
+)
+def test_extra_digits_after_a_number_in_a_sip_address_are_ignored_in_every_spelling(
+    number: str, start: str, digits: str, code: str
+) -> None:
+    values = {**asked().values, "to": f"sip:{code}{start}{number[1:]}{digits}@example.com"}
+    refused = ruling(SHIPPED, replace(asked(), values=values))
+    assert refused == "destinations.deny_number_types"
+
+
+@given(
+    start=st.sampled_from(["+", "", "00", "011", "0011"]),
+    digits=st.from_regex(r"[0-9]{0,2}", fullmatch=True),
+)
+def test_a_number_in_a_sip_address_is_the_same_party_with_extra_digits(
+    start: str, digits: str
+) -> None:
+    number = "+12025550171"
+    assert party(f"sip:{start}{number[1:]}{digits}@example.com") == number
 
 
 @pytest.mark.parametrize("to", ["+2904000", "+6834000", "+36112345678", BERLIN, SWISS])
