@@ -30,17 +30,16 @@ _LONGEST_QUEUE = 600  # seconds until it rings
 
 @dataclass(frozen=True, slots=True)
 class Dialing:
-    """The parties that a change calls, each in its canonical spelling.
+    """The parties that a change calls, once for each call, each in its canonical spelling.
 
-    It makes `times` calls, of which at most `at_once` are live at the same time. Both are 0 if a
-    live call only gets a new time limit. `sid` is the live call that is changed; empty for a new
+    There are none if a live call only gets a new time limit. Then `at_once`, the most calls that
+    are live at the same time, is 0. `sid` is the live call that is changed; empty for a new
     call. Each lasts at most `longest` seconds, or `extended` seconds if it is changed later; after
     `lifetime` seconds they have certainly ended. `until` is the invocation's deadline (anyio's
     clock).
     """
 
     parties: tuple[str, ...]
-    times: int
     at_once: int
     sid: str
     principal: str
@@ -122,7 +121,7 @@ def apply_policy(
     Raises:
         PolicyDenied: The policy refuses it.
     """
-    late = _outside_hours(policy.hours, _called(arguments), now)
+    late = _outside_hours(policy.hours, [*dict.fromkeys(_called(arguments))], now)
     denied = [Objection(x.rule, x.reason, x.hint) for x in late if x.requirement == "deny"]
     judgement = judge(policy, arguments, account_sid, denied)
     arguments = judgement.arguments
@@ -148,8 +147,8 @@ def apply_policy(
 
 
 def _called(arguments: Arguments) -> tuple[str, ...]:
-    """Return the parties that a change calls, each once, in alphabetical order."""
-    return tuple(sorted({party(to) for to in parties(arguments)}))
+    """Return the parties that a change calls, once for each call, in alphabetical order."""
+    return tuple(sorted(map(party, parties(arguments))))
 
 
 def _outside_hours(
@@ -170,7 +169,7 @@ def _bind(arguments: Arguments, account_sid: str, principal: str) -> Binding:
 
 
 def _dialing(caps: Caps, arguments: Arguments, principal: str, until: float) -> Dialing | None:
-    called, values = parties(arguments), arguments.values
+    called, values = _called(arguments), arguments.values
     is_extended = "time_limit" in values and values.get("status") != "completed"
     if not (called or is_extended):
         return None
@@ -179,8 +178,7 @@ def _dialing(caps: Caps, arguments: Arguments, principal: str, until: float) -> 
     extended = max(longest, caps.time_limit or DAY)
     at_once = dialed_at_once(str(values.get("twiml", "")))
     return Dialing(
-        parties=_called(arguments),
-        times=len(called),
+        parties=called,
         at_once=at_once + (arguments.operation.effect == "place"),
         sid=str(values.get("sid", "")),
         principal=principal,

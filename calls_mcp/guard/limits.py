@@ -1,6 +1,7 @@
 """Limits on calls: how many in total, at once or to one number, and how long."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -138,9 +139,10 @@ class CallLimits:
             PolicyDenied: A limit is reached, or too low for this change at any time.
         """
         _require_room(self._in_flight(dialing), dialing.at_once)
-        limits = self._per_time(dialing.principal)
-        _require_room(limits, dialing.times)
-        _require(limits, await self._storage.check_limits(limits, dialing.times))
+        limits, times = self._per_time(dialing.principal), len(dialing.parties)
+        _require_room(limits, times)
+        _require_room(self._to_same_number(), _most_calls_to_one(dialing), " to the same number")
+        _require(limits, await self._storage.check_limits(limits, times))
         await self._spend(dialing)
         risks = _history(dialing, await self._calls_to(dialing))
         return replace(await self._repeated.find(dialing.parties), risks=tuple(risks))
@@ -165,7 +167,7 @@ class CallLimits:
             await self._calls_to(dialing, reservation.id)
             reservation = replace(reservation, talk=await self._spend(dialing, reservation.id))
             limits = self._per_time(dialing.principal)
-            _require(limits, await self._storage.hit(limits, dialing.times))
+            _require(limits, await self._storage.hit(limits, len(dialing.parties)))
         except InvocationError:
             with suppress(StoreUnavailable):  # otherwise it expires
                 await self._release(reservation)
@@ -214,6 +216,13 @@ class CallLimits:
             if (amount := getattr(counts, name))
         ]
 
+    def _to_same_number(self) -> list[Limit]:
+        return [
+            Limit(name, amount, seconds, "")
+            for name, amount, seconds in self._often.windows
+            if amount
+        ]
+
     def _in_flight(self, dialing: Dialing, principal: str = "") -> list[Limit]:
         """Return the limits on simultaneous calls, by default for the principal of `dialing`."""
         return [
@@ -259,7 +268,7 @@ class CallLimits:
         return call if call.live is False else None
 
     async def _calls_to(self, dialing: Dialing, entry: str = "") -> Sequence[CallsTo]:
-        """Return how often each party was called. With an `entry`, also count a call to each.
+        """Return how often each party was called. With an `entry`, also count the new calls.
 
         Raises:
             PolicyDenied: One of them was called too often.
@@ -363,8 +372,9 @@ def _real_talk(talk: TalkTime, call: CallSummary, now: float) -> float:
 
 
 def _history(dialing: Dialing, calls: Sequence[CallsTo]) -> Iterator[Risk]:
-    for party, found in zip(dialing.parties, calls, strict=True):
-        is_alone = len(dialing.parties) == 1
+    parties = dict.fromkeys(dialing.parties)
+    for party, found in zip(parties, calls, strict=True):
+        is_alone = len(parties) == 1
         whom = f"this {noun(party)}" if is_alone else named(party)
         if not found.is_known:
             new = "it" if is_alone else whom
@@ -383,11 +393,15 @@ def _require(limits: Sequence[Limit], exceeded: LimitExceeded | None) -> None:
     raise PolicyDenied(f"caps.{exceeded.name}", reason, hint)
 
 
-def _require_room(limits: Sequence[Limit], needed: int) -> None:
+def _most_calls_to_one(dialing: Dialing) -> int:
+    return max(Counter(dialing.parties).values(), default=0)
+
+
+def _require_room(limits: Sequence[Limit], needed: int, whom: str = "") -> None:
     """Check that the limits could ever allow a change with so many calls."""
     for limit in limits:
         if needed > limit.amount:
-            calls = counted(needed, "call")
+            calls = f"{counted(needed, 'call')}{whom}"
             reason = f"this makes {calls}, and the limit is {limit.amount} {_span(limit)}"
             raise PolicyDenied(
                 f"caps.{limit.name}", reason, f"Dial fewer numbers in twiml. {_RAISE}"

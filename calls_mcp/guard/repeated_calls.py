@@ -4,7 +4,8 @@ A mark is stored before a call is sent, so that it survives a crash, and says th
 been placed. Another mark says that the number was called recently, as the policy requires.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,7 +48,8 @@ class RepeatedCalls:
     """Marks the numbers that an account and its subaccounts call.
 
     For `uncertain` seconds after it was sent, a call counts as possibly placed. For `confirmed`
-    seconds after a call, its number needs a confirmation; 0 means never.
+    seconds after a call, its number needs a confirmation; 0 means never. All methods get a party
+    once for each call to it.
     """
 
     storage: Storage
@@ -56,10 +58,14 @@ class RepeatedCalls:
     confirmed: int
 
     async def find(self, parties: Sequence[str]) -> EarlierCalls:
-        """Return the recent calls to the same parties."""
+        """Return the recent calls to the same parties, and those that the change itself repeats."""
         found: dict[str, str] = {}
-        for party in parties:
-            found |= await self._find(party, _same(party, parties))
+        times = Counter(parties)
+        for party in times:
+            found |= await self._find(party, _same(party, times))
+            if self.confirmed and times[party] > 1:
+                again = f"This calls or messages {_same(party, times)} {times[party]} times."
+                found[again] = again
         return EarlierCalls(tuple(filter(None, found.values())), frozenset(found))
 
     async def mark(self, parties: Sequence[str], known: frozenset[str]) -> tuple[Mark, ...] | None:
@@ -111,8 +117,9 @@ class RepeatedCalls:
     def _marks(self, parties: Sequence[str], now: float) -> Iterator[tuple[str, float, str]]:
         """Yield the key of each mark, its time to live in seconds, and its text."""
         at = datetime.fromtimestamp(now, UTC).strftime("%H:%M:%S UTC")
-        for party in parties:
-            sent = f"A call to {_same(party, parties)} was sent at {at} and may have been placed"
+        different = dict.fromkeys(parties)
+        for party in different:
+            sent = f"A call to {_same(party, different)} was sent at {at} and may have been placed"
             why = f"{sent}, so the phone may ring twice."
             yield self._sent_key(party), self.uncertain, f"{why}\0{token_urlsafe(9)}"
             if self.confirmed:
@@ -158,5 +165,5 @@ def noun(party: str) -> str:
     return "number" if party.startswith("+") else "address"
 
 
-def _same(party: str, parties: Sequence[str]) -> str:
+def _same(party: str, parties: Collection[str]) -> str:
     return f"the same {noun(party)}" if len(parties) == 1 else named(party)

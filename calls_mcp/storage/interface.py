@@ -239,14 +239,15 @@ class Storage(ABC):
     async def calls_to(
         self, numbers: Sequence[str], most: Frequency, entry: str = ""
     ) -> Sequence[CallsTo] | LimitExceeded:
-        """Return how often each number was called, or the limit that one of them has reached.
+        """Return how often each number was called, or a limit without room for calls to `numbers`.
 
-        With an `entry`, also count a call to each of them, if no limit is reached.
+        `numbers` has a number once for each call to it; the result has each number once, in the
+        order of its first call. With an `entry`, also count the calls, if there is room.
         """
 
     @abstractmethod
     async def remove_call(self, numbers: Sequence[str], entry: str) -> None:
-        """Stop counting a call to these numbers."""
+        """Stop counting the calls that `calls_to` counted with the same arguments."""
 
     # Talk time. The amount of a budget is in seconds.
 

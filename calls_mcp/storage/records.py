@@ -4,7 +4,8 @@ All times are in epoch seconds.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, TypeVar
@@ -204,6 +205,14 @@ class CallsTo:
 
     in_a_day: int
     is_known: bool
+
+
+def entries_of_calls(numbers: Sequence[str], entry: str) -> Mapping[str, Sequence[str]]:
+    """Return for each number, in the order of the first calls, an entry for each call to it."""
+    return {
+        number: [entry, *(f"{entry}.{n}" for n in range(1, times))]
+        for number, times in Counter(numbers).items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from calls_mcp.storage.records import (
     StorageOptions,
     TalkTime,
     as_json,
+    entries_of_calls,
     parse,
     parse_outcome,
     parse_request,
@@ -229,8 +230,11 @@ class RedisStorage(Storage):
         self, numbers: Sequence[str], most: Frequency, entry: str = ""
     ) -> Sequence[CallsTo] | LimitExceeded:
         now = await self.now()
-        arguments = [now, entry, YEAR, most.per_day, most.per_week]
-        rows = await self._run("calls_to", [*map(_calls_to, numbers)], arguments)
+        calls = entries_of_calls([*map(_calls_to, numbers)], entry)
+        times = [len(entries) for entries in calls.values()]
+        entries = max(calls.values(), key=len, default=()) if entry else ()
+        arguments = [now, YEAR, most.per_day, most.per_week, *times, *entries]
+        rows = await self._run("calls_to", [*calls], arguments)
         reached, *found = cast("list[int]", rows)
         if not reached:
             pairs = zip(found[::2], found[1::2], strict=True)
@@ -239,8 +243,8 @@ class RedisStorage(Storage):
         return LimitExceeded(name, float(found[0]) - WEEK + seconds - now)
 
     async def remove_call(self, numbers: Sequence[str], entry: str) -> None:
-        for number in numbers:
-            await self._ask("ZREM", _calls_to(number), entry, raises=OutcomeNotStored)
+        for key, entries in entries_of_calls([*map(_calls_to, numbers)], entry).items():
+            await self._ask("ZREM", key, *entries, raises=OutcomeNotStored)
 
     async def spend(self, budgets: Sequence[Limit], talk: TalkTime) -> Limit | None:
         amounts = [budget.amount for budget in budgets]

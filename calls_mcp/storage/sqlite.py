@@ -30,6 +30,7 @@ from calls_mcp.storage.records import (
     StorageOptions,
     TalkTime,
     as_json,
+    entries_of_calls,
     fits,
     parse,
     parse_outcome,
@@ -108,9 +109,6 @@ _CALLS_TO = """
 SELECT count(*) FILTER (WHERE until > :in_a_day), max(until) IS NOT NULL OR EXISTS (
     SELECT 1 FROM notes WHERE key = :key AND until > :now
 ) FROM counts WHERE key = :key AND until > :now
-"""
-_LAST_CALLS = """
-SELECT until FROM counts WHERE key = ? AND until > ? ORDER BY until DESC LIMIT 1 OFFSET ?
 """
 # The text is the first call, so that the number is forgotten if that call was not placed.
 _REMEMBER = """
@@ -273,24 +271,26 @@ class SqliteStorage(Storage):
         self, numbers: Sequence[str], most: Frequency, entry: str = ""
     ) -> Sequence[CallsTo] | LimitExceeded:
         now = self._options.clock()
-        keys = [f"calls_to/{number}" for number in numbers]
+        calls = entries_of_calls([f"calls_to/{number}" for number in numbers], entry)
 
         def look(rows: Query) -> Sequence[CallsTo] | LimitExceeded:
-            exceeded = (_called(rows, key, most, now) for key in keys)
-            return next(filter(None, exceeded), [_calls_to(rows, key, now) for key in keys])
+            exceeded = (_called(rows, key, len(each), most, now) for key, each in calls.items())
+            return next(filter(None, exceeded), [_calls_to(rows, key, now) for key in calls])
 
         def count(db: sqlite3.Connection) -> Sequence[CallsTo] | LimitExceeded:
             found = look(querying(db))
             if not isinstance(found, LimitExceeded):
                 db.execute("DELETE FROM notes WHERE until <= ?", (now,))
-                db.executemany(_ADD_COUNT, [(key, entry, now + WEEK) for key in keys])
-                db.executemany(_REMEMBER, [(key, entry, now + YEAR) for key in keys])
+                added = [(key, each, now + WEEK) for key in calls for each in calls[key]]
+                db.executemany(_ADD_COUNT, added)
+                db.executemany(_REMEMBER, [(key, entry, now + YEAR) for key in calls])
             return found
 
         return await (self._write(count) if entry else self._view(look))
 
     async def remove_call(self, numbers: Sequence[str], entry: str) -> None:
-        rows = [(f"calls_to/{number}", entry) for number in numbers]
+        calls = entries_of_calls([f"calls_to/{number}" for number in numbers], entry)
+        rows = [(key, each) for key in calls for each in calls[key]]
 
         def remove(db: sqlite3.Connection) -> None:
             db.executemany("DELETE FROM counts WHERE key = ? AND entry = ?", rows)
@@ -438,14 +438,16 @@ def _calls_to(rows: Query, key: str, now: float) -> CallsTo:
     return CallsTo(count, bool(is_known))
 
 
-def _called(rows: Query, key: str, most: Frequency, now: float) -> LimitExceeded | None:
-    """Return the limit that the calls to a number have reached, if any."""
+def _called(rows: Query, key: str, times: int, most: Frequency, now: float) -> LimitExceeded | None:
+    """Return a limit without room for so many more calls to a number, if any."""
     for name, amount, seconds in most.windows:
         # A call counts until it is a week old, and for this limit until it is `seconds` old.
-        parameters = (key, now + WEEK - seconds, amount - 1)
-        found = cast("list[tuple[float]]", rows(_LAST_CALLS, parameters) if amount else [])
-        if found:
-            return LimitExceeded(name, found[0][0] - WEEK + seconds - now)
+        counting = now + WEEK - seconds
+        excess = times - amount
+        found = rows(_EXCESS, (key, counting, excess)) or [(excess, None)]  # there may be no file
+        limit = Limit(name, amount, seconds, key)
+        if amount and (exceeded := _exceeded(limit, found[0], counting)):
+            return exceeded
     return None
 
 

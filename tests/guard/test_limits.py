@@ -1,5 +1,6 @@
 """The caps on new calls, on every kind of store."""
 
+import re
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -128,7 +129,6 @@ def limits_on(
 def new_call() -> Dialing:
     return Dialing(
         parties=("+15005550006",),
-        times=1,
         at_once=1,
         sid="",
         principal="agent",
@@ -535,6 +535,58 @@ async def test_a_number_is_called_as_often_as_allowed_however_it_is_spelled(
         assert f"(caps.same_number_per_{cap}): the limit of 2 calls" in outcome["error"]["message"]
         assert f"Wait {wait}." in outcome["error"]["hint"]
     assert later["outcome"] == "done"
+
+
+X = "+12025550171"
+OFTEN = {
+    "dials": (ANOTHER, f"<Dial>{X}</Dial>" * 3),
+    "one dial": (ANOTHER, f"<Dial>{f'<Number>{X}</Number>' * 3}</Dial>"),
+    "spellings": (ANOTHER, f"<Dial>{X}</Dial>" + f"<Dial><Sip>sip:{X}@a.example</Sip></Dial>" * 2),
+    "messages": (ANOTHER, f'<Sms to="{X}">Hello</Sms>' * 3),
+    "to, too": (X, f"<Dial>{X}</Dial>" * 2),
+}
+
+
+@pytest.mark.requirement("37")
+@pytest.mark.parametrize(("to", "twiml"), OFTEN.values(), ids=OFTEN)
+@pytest.mark.parametrize("span", ["day", "week"])
+async def test_a_number_is_not_called_more_often_than_allowed_by_one_change(
+    tmp_path: Path, to: str, twiml: str, span: str
+) -> None:
+    change = placing(to=to, twiml=f"<Response>{twiml}</Response>")
+    caps = f"same_number_seconds = 0\nsame_number_per_{span} = 2"
+    async with capped(tmp_path, caps, confirm="none") as (harness, agent):
+        refused = await agent.call("create_call", **change)
+        assert harness.changes == []
+    assert f"(caps.same_number_per_{span})" in refused["error"]["message"]
+    assert "3 calls to the same number, and the limit is 2 per" in refused["error"]["message"]
+    assert "Dial fewer numbers in twiml." in refused["error"]["hint"]
+    caps = f"same_number_seconds = 0\nsame_number_per_{span} = 5"
+    async with capped(tmp_path, caps, confirm="none") as (harness, agent):
+        assert (await agent.call("create_call", **change))["outcome"] == "done"
+        refused = await agent.call("create_call", **change)
+        assert len(harness.changes) == 1
+    assert "the limit of 5 calls to the same number" in refused["error"]["message"]
+
+
+@pytest.mark.requirement("37")
+@pytest.mark.parametrize(("to", "twiml"), OFTEN.values(), ids=OFTEN)
+@pytest.mark.parametrize(
+    ("confirm", "pre_approved"),
+    [("none", "[]"), ("all", f"['{ANOTHER}', '{X}', 'sip:{X}@a.example']")],
+)
+async def test_a_change_that_calls_a_number_repeatedly_is_confirmed_first(
+    tmp_path: Path, to: str, twiml: str, confirm: str, pre_approved: str
+) -> None:
+    change = placing(to=to, twiml=f"<Response>{twiml}</Response>")
+    caps = f"same_number_seconds = 30\n[destinations]\npre_approved = {pre_approved}"
+    async with capped(tmp_path, caps, confirm) as (harness, agent):
+        asked = await agent.call("create_call", **change)
+        assert harness.changes == []
+        token = asked["confirmation"]["token"]
+        placed = await agent.call("create_call", **change, confirmation_token=token)
+    assert re.search(r"Repeated: .* 3 times\.\n", asked["confirmation"]["preview"])
+    assert placed["outcome"] == "done"
 
 
 async def test_the_preview_says_how_often_the_number_was_called(tmp_path: Path) -> None:
