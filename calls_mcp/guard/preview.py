@@ -113,8 +113,8 @@ def _refuse_if_pointless(arguments: Arguments, action: Action, call: CallSummary
     is_in_progress = call is not None and call.status == "in-progress"
     if is_in_progress and arguments.values.get("status") == "canceled":
         raise NotApplicable(
-            "Nothing was sent: the call is in progress, and canceled only ends a queued or ringing "
-            "call.",
+            "Nothing was sent: the call is in progress; status=canceled only ends a queued or "
+            "ringing call.",
             "To end it, use status=completed. Otherwise, leave status out.",
         )
 

@@ -242,7 +242,7 @@ async def test_canceling_a_call_in_progress_is_refused_without_asking(harness: H
         harness.clock.advance(10)
         outcome = await agent.call("update_call", sid=sid, status="canceled")
     assert outcome["error"]["kind"] == "not_applicable"
-    assert "canceled only ends a queued or ringing call" in outcome["error"]["message"]
+    assert "status=canceled only ends a queued or ringing call" in outcome["error"]["message"]
     assert "status=completed" in outcome["error"]["hint"]
     assert len(harness.changes) == 1
 
