@@ -66,7 +66,8 @@ class Arguments:
             return "place" if effect == "place" else "delete"
         if "status" in self.values:
             return "hang_up"
-        return "redirect" if self.values.keys() & {"url", "twiml"} else "modify"
+        instructions = {"url", "twiml", "fallback_url"}
+        return "redirect" if self.values.keys() & instructions else "modify"
 
 
 def validate(operation: Operation, raw: Mapping[str, Json]) -> Arguments:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from calls_mcp.tools.validation import Arguments  # which would load jsonschema at start
 
 _STRICTNESS: tuple[Requirement, ...] = get_args(Requirement)
-_REDIRECTING = frozenset({"url", "twiml", "method"})
 _INSTRUCTIONS = frozenset({"url", "fallback_url"})
+_REDIRECTING = _INSTRUCTIONS | {"twiml", "method", "fallback_method"}
 _ADDRESSING = frozenset({"sid", "account_sid", "status"})
 
 _DENIED = "Do not look for a workaround. Tell your user that the operator does not allow this."
@@ -125,7 +125,7 @@ def _actions(arguments: "Arguments") -> Iterator[Action]:
     yield arguments.action
     if arguments.operation.effect == "change":
         given = arguments.values.keys()
-        if given & {"url", "twiml"}:
+        if given & (_INSTRUCTIONS | {"twiml"}):
             yield "redirect"
         if given - _REDIRECTING - _ADDRESSING:
             yield "modify"

@@ -32,6 +32,7 @@ from tests.guard.policy.cases import (
         ("create_call", {}, "place"),
         ("update_call", {"url": "https://example.com/"}, "redirect"),
         ("update_call", {"twiml": TWIML}, "redirect"),
+        ("update_call", {"fallback_url": "https://example.com/"}, "redirect"),
         ("update_call", {"status": "completed"}, "hang_up"),
         ("update_call", {"time_limit": 60}, "modify"),
         ("delete_call", {}, "delete"),
@@ -51,6 +52,12 @@ def test_each_kind_of_change_has_the_requirement_of_its_rule(
     ("values", "rules", "expected"),
     [
         ({"status": "canceled", "url": "https://example.com/"}, {"redirect": "deny"}, "redirect"),
+        (
+            {"time_limit": 60, "fallback_url": "https://example.com/", "fallback_method": "GET"},
+            {"redirect": "deny"},
+            "redirect",
+        ),
+        ({"fallback_url": "https://example.com/"}, {"modify": "deny"}, ""),
         ({"status": "canceled", "time_limit": 60}, {"modify": "deny"}, "modify"),
         ({"twiml": TWIML, "time_limit": 60}, {"modify": "deny"}, "modify"),
         ({"url": "https://example.com/", "method": "GET"}, {"modify": "deny"}, ""),
