@@ -412,14 +412,14 @@ class Guard:
         """Count the calls of a change against the limits, unless there are new recent calls."""
         if proceed.change.dialing is None:
             return proceed
-        known = frozenset(proceed.claim.state.splitlines() if proceed.claim else ())
+        shown = frozenset(proceed.claim.state.splitlines()) if proceed.claim else None
         reserved: Reservation | EarlierCalls = EarlierCalls()
         with anyio.CancelScope(shield=True):  # or nobody would release it
-            reserved = await self.limits.reserve(proceed.change.dialing, known)
+            reserved = await self.limits.reserve(proceed.change.dialing, shown)
         if isinstance(reserved, Reservation):
             return replace(proceed, reservation=reserved)
         if proceed.claim is None:
-            return await self._ask(proceed.change, reserved)
+            return await self._ask_if_needed(proceed.change)  # a preview shows the last calls, too
         reason = f"Since the preview: {' '.join(reserved.reasons)}"
         return _expired(reason, proceed.authority)
 

@@ -144,18 +144,24 @@ class CallLimits:
         _require_room(self._to_same_number(), _most_calls_to_one(dialing), " to the same number")
         _require(limits, await self._storage.check_limits(limits, times))
         await self._spend(dialing)
-        risks = _history(dialing, await self._calls_to(dialing))
-        return replace(await self._repeated.find(dialing.parties), risks=tuple(risks))
+        calls = await self._calls_to(dialing)
+        risks = tuple(_history(dialing, calls))
+        last = frozenset(each.last for each in calls if each.last)
+        return replace(await self._repeated.find(dialing.parties), risks=risks, last=last)
 
-    async def reserve(self, dialing: Dialing, known: frozenset[str]) -> Reservation | EarlierCalls:
+    async def reserve(
+        self, dialing: Dialing, shown: frozenset[str] | None
+    ) -> Reservation | EarlierCalls:
         """Count the calls and return their reservation, which must be settled.
 
-        If there are recent calls other than `known`, return them and count nothing.
+        `shown` identifies the calls that a preview took into account; None if there was no preview.
+        If there are other recent calls, or any since the preview, return them and count nothing.
 
         Raises:
             PolicyDenied: A limit is reached.
             StoreUnavailable: The store can't be reached.
         """
+        known = shown or frozenset()
         while (marks := await self._repeated.mark(dialing.parties, known)) is None:
             earlier = await self._repeated.find(dialing.parties)
             if not earlier.ids <= known:
@@ -164,7 +170,10 @@ class CallLimits:
         try:
             reservation = replace(reservation, place=await self._take_place(dialing))
             reservation = replace(reservation, id=token_urlsafe(9))
-            await self._calls_to(dialing, reservation.id)
+            before = await self._calls_to(dialing, reservation.id)
+            if shown is not None and (newer := _newer(dialing, before, shown)):
+                await self._release(reservation)
+                return newer
             reservation = replace(reservation, talk=await self._spend(dialing, reservation.id))
             limits = self._per_time(dialing.principal)
             _require(limits, await self._storage.hit(limits, len(dialing.parties)))
@@ -382,6 +391,16 @@ def _history(dialing: Dialing, calls: Sequence[CallsTo]) -> Iterator[Risk]:
             yield Risk(f"New {noun(party)}", sentence)
         elif found.in_a_day:
             yield Risk("Repeated", f"{ordinal(found.in_a_day + 1)} call to {whom} in 24 h.")
+
+
+def _newer(
+    dialing: Dialing, calls: Sequence[CallsTo], shown: frozenset[str]
+) -> EarlierCalls | None:
+    """Return the last calls that were placed, or possibly placed, since a preview."""
+    found = zip(dict.fromkeys(dialing.parties), calls, strict=True)
+    newer = {each.last: party for party, each in found if each.last and each.last not in shown}
+    reasons = (f"A call to {named(party)} may have been placed." for party in newer.values())
+    return EarlierCalls(tuple(reasons), frozenset(newer)) if newer else None
 
 
 def _require(limits: Sequence[Limit], exceeded: LimitExceeded | None) -> None:

@@ -47,8 +47,8 @@ _RECORDED = Risk("Recorded", "The law may require the consent of everyone on the
 class Question:
     """The preview of an action, and the state that must be unchanged when the change is made.
 
-    This is the state of the call, if it exists, and the ids of recent calls to the same parties and
-    of calls outside calling hours, one per line.
+    This is the state of the call, if it exists, and the ids of recent calls and the last calls to
+    the same parties and of calls outside calling hours, one per line.
     """
 
     action: Action
@@ -84,7 +84,7 @@ def question_about(
         arguments=tuple(exact),
         twiml="\n".join(_without_gaps(without_passwords(twiml))),
     )
-    noticed = sorted({*recent.ids, *(each.id for each in change.outside_hours)})
+    noticed = sorted({*recent.ids, *recent.last, *(each.id for each in change.outside_hours)})
     state = "\n".join([*([state_of(call)] if call else []), *noticed])
     return Question(action, preview, state)
 

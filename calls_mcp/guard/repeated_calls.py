@@ -26,11 +26,13 @@ class EarlierCalls:
 
     `reasons` are sentences for the preview. `ids` identify the calls, so that a later check can
     detect new ones. `risks` say how often the number was called, which needs no confirmation.
+    `last` identifies the last call to each party, however long ago in the past week.
     """
 
     reasons: tuple[str, ...] = ()
     ids: frozenset[str] = frozenset()
     risks: tuple[Risk, ...] = ()
+    last: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

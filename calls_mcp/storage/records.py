@@ -201,10 +201,14 @@ class Frequency:
 
 @dataclass(frozen=True, slots=True)
 class CallsTo:
-    """How many calls to a number there were in 24 h, and whether there was one in the past year."""
+    """How many calls to a number there were in 24 h, and whether there was one in the past year.
+
+    `last` is the entry of the last call in the past week; empty if there was none.
+    """
 
     in_a_day: int
     is_known: bool
+    last: str = ""
 
 
 def entries_of_calls(numbers: Sequence[str], entry: str) -> Mapping[str, Sequence[str]]:

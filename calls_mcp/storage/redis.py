@@ -235,10 +235,9 @@ class RedisStorage(Storage):
         entries = max(calls.values(), key=len, default=()) if entry else ()
         arguments = [now, YEAR, most.per_day, most.per_week, *times, *entries]
         rows = await self._run("calls_to", [*calls], arguments)
-        reached, *found = cast("list[int]", rows)
+        reached, *found = cast("tuple[int, Any]", rows)
         if not reached:
-            pairs = zip(found[::2], found[1::2], strict=True)
-            return [CallsTo(count, is_known == 1) for count, is_known in pairs]
+            return [CallsTo(count, is_known == 1, last) for count, is_known, last in found]
         name, _, seconds = most.windows[reached - 1]
         return LimitExceeded(name, float(found[0]) - WEEK + seconds - now)
 

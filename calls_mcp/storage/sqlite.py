@@ -108,6 +108,9 @@ _ADD_COUNT = "INSERT INTO counts (key, entry, until) VALUES (?, ?, ?)"
 _CALLS_TO = """
 SELECT count(*) FILTER (WHERE until > :in_a_day), max(until) IS NOT NULL OR EXISTS (
     SELECT 1 FROM notes WHERE key = :key AND until > :now
+), (
+    SELECT entry FROM counts WHERE key = :key AND until > :now
+    ORDER BY until DESC, entry DESC LIMIT 1
 ) FROM counts WHERE key = :key AND until > :now
 """
 # The text is the first call, so that the number is forgotten if that call was not placed.
@@ -433,9 +436,9 @@ def _exceeded(limit: Limit, row: tuple[object, ...], now: float) -> LimitExceede
 
 def _calls_to(rows: Query, key: str, now: float) -> CallsTo:
     values = {"key": key, "in_a_day": now + WEEK - DAY, "now": now}
-    found = cast("list[tuple[int, int]]", rows(_CALLS_TO, values))
-    count, is_known = found[0] if found else (0, 0)
-    return CallsTo(count, bool(is_known))
+    found = cast("list[tuple[int, int, str | None]]", rows(_CALLS_TO, values))
+    count, is_known, last = found[0] if found else (0, 0, None)
+    return CallsTo(count, bool(is_known), last or "")
 
 
 def _called(rows: Query, key: str, times: int, most: Frequency, now: float) -> LimitExceeded | None:

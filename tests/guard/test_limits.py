@@ -48,6 +48,7 @@ pytestmark = pytest.mark.anyio
 REJECTED = "+15005550003"
 OTHER = "AC" + "7" * 32
 ANOTHER = "+15005550206"
+DIALS_THE_USUAL = f"<Response><Dial>{TALKS_FOR_AN_HOUR}</Dial></Response>"
 
 
 @asynccontextmanager
@@ -261,6 +262,43 @@ async def test_a_confirmation_from_before_a_call_does_not_ring_the_same_number_a
     assert "the same number was placed recently" in outcomes[1]["reason"]
 
 
+@pytest.mark.requirement("37")
+@pytest.mark.parametrize("seconds", [0, 30])
+@pytest.mark.parametrize("change", [{}, {"to": ANOTHER, "twiml": DIALS_THE_USUAL}])
+async def test_a_confirmation_from_before_a_call_is_never_valid_again(
+    tmp_path: Path, seconds: int, change: dict[str, object]
+) -> None:
+    async with capped(tmp_path, f"same_number_seconds = {seconds}") as (harness, agent):
+        await agent.confirm("create_call", **placing())
+        harness.clock.advance(31)
+        asked = await agent.call("create_call", **placing(**change))
+        harness.clock.advance(31)
+        known = await agent.call("create_call", **placing())
+        token = known["confirmation"]["token"]
+        placed = await agent.call("create_call", **placing(confirmation_token=token))
+        harness.clock.advance(31)
+        token = asked["confirmation"]["token"]
+        late = await agent.call("create_call", **placing(**change, confirmation_token=token))
+        assert len(harness.changes) == 2
+        again = await agent.confirm("create_call", **placing(**change))
+    assert placed["outcome"] == again["outcome"] == "done"
+    assert late["outcome"] == "expired"
+    whom = formatted(TALKS_FOR_AN_HOUR)
+    assert f"Since the preview: A call to {whom} may have been placed." in late["reason"]
+
+
+async def test_a_confirmation_is_still_valid_if_a_call_in_the_meantime_was_not_placed(
+    tmp_path: Path,
+) -> None:
+    async with capped(tmp_path) as (harness, agent):
+        asked = await agent.call("create_call", **placing(to=REJECTED))
+        await agent.confirm("create_call", **placing(to=REJECTED))
+        token = asked["confirmation"]["token"]
+        sent = await agent.call("create_call", **placing(to=REJECTED, confirmation_token=token))
+        assert len(harness.changes) == 2
+    assert sent["error"]["kind"] == "rejected"
+
+
 @pytest.mark.requirement("11")
 async def test_a_confirmation_from_before_a_lost_answer_sends_nothing_again() -> None:
     unseen = answer(200, page())
@@ -318,7 +356,7 @@ async def test_a_limit_reached_after_the_confirmation_is_refused_with_a_hint(
 ) -> None:
     async with capped(tmp_path, "same_number_seconds = 0\ncalls_per_minute = 1") as (_, agent):
         asked = await agent.call("create_call", **placing())
-        await agent.confirm("create_call", **placing())
+        await agent.confirm("create_call", **placing(to=ANOTHER))
         token = asked["confirmation"]["token"]
         refused = await agent.call("create_call", **placing(confirmation_token=token))
         early = await agent.call("create_call", **placing())

@@ -80,10 +80,9 @@ async def test_rotating_keys_keeps_pending_confirmations(
         token = asked["confirmation"]["token"]
         used = await both.second.call("create_call", **placing(), confirmation_token=token)
         assert used["outcome"] == "done"
-        state = (await both.one.tool("create_call", placing()))["requestState"]
-        answered = await both.two.tool(
-            "create_call", placing(), requestState=state, inputResponses=YES
-        )
+        other = placing(to="+15005550206")  # which was not called under the other key
+        state = (await both.one.tool("create_call", other))["requestState"]
+        answered = await both.two.tool("create_call", other, requestState=state, inputResponses=YES)
         assert answered["structuredContent"]["outcome"] == "done"
 
 

@@ -163,7 +163,7 @@ async def test_a_repeat_that_saw_no_decision_does_not_run_the_change_again(
     async with scene(tmp_path, poll=SOON) as here, here.harness.connect() as agent:
         await agent.call("create_call", **placing())
         first = await here.waiting()
-        await agent.call("create_call", **placing(timeout=5))
+        await agent.call("create_call", **placing(to="+15005550206"))
         (second,) = [each for each in await here.approvals.pending() if each != first]
         monkeypatch.setattr(TwilioClient, "require_ready", wait_for_repeat)
         monkeypatch.setattr(ApprovedChanges, "add", add_late)

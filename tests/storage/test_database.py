@@ -290,7 +290,9 @@ async def test_previews_do_not_wait_for_the_write_lock(file: Path) -> None:
         await storage.calls_to(["number"], Frequency(), "a call")
         with closing(sqlite3.connect(file, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            assert await storage.calls_to(["number"], Frequency()) == [CallsTo(1, is_known=True)]
+            assert await storage.calls_to(["number"], Frequency()) == [
+                CallsTo(1, is_known=True, last="a call")
+            ]
             assert await storage.spend([budget], TalkTime("", 0, 61, 61)) == budget
             assert await storage.count_hits(budget) == 0
             with pytest.raises(StoreUnavailable):

@@ -1,4 +1,5 @@
--- Return for each number how many calls of it count in the last day, and 1 if it was called before;
+-- Return for each number how many calls to it count in the last day, 1 if it was called before, and
+-- the last other call of the week;
 -- or a limit without room for the new calls to a number (1: day, 2: week) and when there is room.
 -- With entries, also count as many new calls to each number as `times` says. Running the script again
 -- changes nothing.
@@ -21,9 +22,16 @@ for k, key in ipairs(KEYS) do
       local call = redis.call('zrangebyscore', key, window, '+inf', 'WITHSCORES', 'LIMIT', excess - 1, 1)
       return {i, call[2] or until_old}
     end
-    if i == 1 then found[#found + 1] = count end
+    if i == 1 then found[k + 1] = {count, calls > 0 and 1 or 0, ''} end
   end
-  found[#found + 1] = calls > 0 and 1 or 0
+  local own = {}
+  for entry = first, first + times - 1 do own[ARGV[entry] or ''] = true end
+  for _, entry in ipairs(redis.call('zrevrangebyscore', key, '+inf', windows[2], 'LIMIT', 0, times + 1)) do
+    if not own[entry] then
+      found[k + 1][3] = entry
+      break
+    end
+  end
 end
 if not ARGV[first] then return found end
 for k, key in ipairs(KEYS) do
