@@ -107,7 +107,8 @@ def _is_pre_approved(policy: Policy, arguments: "Arguments") -> bool:
     values = arguments.values
     has_unchosen_url = policy.urls.allow_any_host and values.keys() & _INSTRUCTIONS
     has_unchosen_party = "twiml" in values and may_reach_others(policy.urls, str(values["twiml"]))
-    if "send_digits" in values or has_unchosen_url or has_unchosen_party:
+    is_unseen = values.keys() & {"application_sid", "send_digits"}
+    if is_unseen or has_unchosen_url or has_unchosen_party:
         return False
     return all(pre_approves(policy.destinations, to) for to in parties(arguments))
 

@@ -284,6 +284,12 @@ def test_pre_approval_covers_instructions_at_urls_only_if_their_hosts_are_listed
     assert judge(policy, asked("create_call", **source), ACCOUNT).requirement == requirement
 
 
+def test_pre_approval_does_not_cover_an_application_because_its_instructions_are_unknown() -> None:
+    policy = changed("destinations", pre_approved=(BERLIN,))
+    policy = replace(policy, urls=replace(policy.urls, hosts=("example.com",)))
+    assert judge(policy, asked(application_sid="AP" + "0" * 32), ACCOUNT).requirement == "confirm"
+
+
 def test_a_pre_approved_destination_is_still_refused_by_another_rule() -> None:
     policy = changed("destinations", pre_approved=(PREMIUM,))
     assert ruling(policy, asked(to=PREMIUM)) == "destinations.deny_number_types"
