@@ -36,8 +36,9 @@ exit status:
   1  something is wrong, but the server starts
   2  the server can't start
 
-It sends one read request to the API, and a HEAD request to the webhook for
-approval requests if there is one. It changes nothing and notifies nobody.
+It reads from the API once per account, fetches the keys of the OAuth issuer,
+and sends a HEAD request to the webhook for approval requests, if there is one.
+It changes nothing and notifies nobody.
 """
 _OK, _PROBLEMS, _FATAL = 0, 1, 2  # exit statuses
 _COLORS: dict[Level, Color] = {"ok": "green", "note": "yellow", "problem": "red", "fatal": "red"}

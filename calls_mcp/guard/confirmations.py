@@ -27,7 +27,7 @@ _RESTORED = (
     "whether the confirmation was used. Nothing was sent now. Check with list_calls or fetch_call "
     "whether the change was made. If not, call without confirmation_token to get a new preview."
 )
-_SPENT = "The confirmation has been used. Call without confirmation_token to get a new preview."
+_SPENT = "This used up the confirmation. Retry without confirmation_token for a new preview."
 _ANEW = "This needs a new request."
 _AGAIN = "To start over, retry without confirmation_token."
 _REPLAYED = (

@@ -33,7 +33,7 @@ def test_arguments_that_exclude_each_other_are_refused() -> None:
     assert [*told.values()] == [
         Fault(
             path="/twiml",
-            expected="url alone, or twiml without url",
+            expected="url alone, or no url",
             received="url and twiml together",
         )
     ]
