@@ -41,7 +41,8 @@ _LOOSE_NUMBER = re.compile(r"\+?[0-9]{7,}|\+[0-9]+")  # in an address, also next
 _DATE = re.compile(r"[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])")  # also in API paths
 _COUNTRY = re.compile(r"[17]|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|[0-9]{3}|[0-9]+")
 _SIP = re.compile(
-    r"(?P<scheme>sips?:)(?P<user>[^@]*)@(?P<host>[^?]*)(?P<headers>\?.*)?", re.IGNORECASE
+    r"(?P<scheme>sips?:)(?P<user>[^@]*)@(?P<host>[^;?]*)(?P<parameters>;[^?]*)?(?P<headers>\?.*)?",
+    re.IGNORECASE,
 )
 _FEWEST_DIGITS = 7  # of a number without a +
 
@@ -112,16 +113,24 @@ def _party(address: str, numbers: Numbers) -> str:
     address = _SIP.sub(_without_password, address)
     if numbers == "whole":
         return address
-    name, at, host = address.partition("@")
-    return _LOOSE_NUMBER.sub(lambda found: _masked_number(found[0]), name) + at + host
+    name, at, rest = address.partition("@")
+    host, semicolon, parameters = rest.partition(";")
+    return _masked_numbers(name) + at + host + semicolon + _masked_numbers(parameters)
+
+
+def _masked_numbers(part: str) -> str:
+    return _LOOSE_NUMBER.sub(lambda found: _masked_number(found[0]), part)
 
 
 def _without_password(found: re.Match[str]) -> str:
     user, colon, _password = found["user"].partition(":")
     secret = f":{MASK}" if colon else ""
     headers = f"?{MASK}" if found["headers"] else ""
-    host = found["host"].rpartition("@")[2]
-    return f"{found['scheme']}{user}{secret}@{host}{headers}"
+    host = found["host"].rpartition("@")[2] if colon else found["host"]
+    parameters = found["parameters"] or ""
+    if colon and "@" in parameters:  # a part of the password
+        parameters = f";{MASK}"
+    return f"{found['scheme']}{user}{secret}@{host}{parameters}{headers}"
 
 
 def _without_details(line: str, numbers: Numbers) -> str:

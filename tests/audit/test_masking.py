@@ -77,6 +77,25 @@ def test_numbers_are_masked_except_country_code_and_two_digits(number: str, mask
 
 
 @pytest.mark.parametrize(
+    ("address", "recorded"),
+    [
+        ("sip:desk@pbx.example.com;x@evil.example", "sip:desk@pbx.example.com;x@evil.example"),
+        ("sip:desk@pbx?X-A=a@evil.example", "sip:desk@pbx?********"),
+        ("sip:desk@pbx;a@b?X-A=a@evil.example", "sip:desk@pbx;a@b?********"),
+        ("sip:desk@pbx:99999999;a", "sip:desk@pbx:99999999;a"),
+        ("sip:anna:p@ss@pbx;transport=tls", "sip:anna:********@pbx;transport=tls"),
+        ("sip:anna:p@x;y@pbx", "sip:anna:********@x;********"),
+        ("sip:desk@pbx;rn=+16175551212", "sip:desk@pbx;rn=+1•••12"),
+        ("sip:desk@pbx;a,sip:+19005551234@gw", "sip:desk@pbx;a,sip:+1•••34@gw"),
+    ],
+)
+def test_a_sip_address_is_recorded_with_the_host_that_the_policy_checks(
+    address: str, recorded: str
+) -> None:
+    assert kept("to", address, "masked") == recorded
+
+
+@pytest.mark.parametrize(
     ("text", "masked"),
     [
         ("call back +1 (617) 555-1212 today", "call back +1•••12 today"),

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address
@@ -12,7 +13,7 @@ LONGEST_EMERGENCY = 9  # digits, calling code included: +227 723141
 
 _URI = re.compile(
     r"(?P<scheme>sips?):(?P<user>[^@]+)@(?P<host>\[[^\]]*\]|[^\[\]:;?]+)(?::(?P<port>[0-9]+))?"
-    r"(?P<parameters>;[^?]*)?(?P<headers>\?.*)?",
+    r"(?P<parameters>;[^?]*)?(?P<headers>\?\S*)?",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\+?[0-9]+")
@@ -31,12 +32,11 @@ _NUMBER_WITH_PAUSE = re.compile(
 # Without ; because parameters of a number can name another one: 5551234;phone-context=+1900.
 _USER = re.compile(r"(\+[1-9][0-9]*[*#]*|[^\s@:/\\?;<>\"%+][^\s@:/\\?;<>\"%]*)")
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-# Headers that claim who calls or is called. Twilio sends some of them.
-_IDENTITIES = frozenset(
-    {"from", "p-asserted-identity", "p-called-party-id", "p-preferred-identity"}
-    | {"remote-party-id", "to"}
-)
-_REROUTING = ("maddr", "route")  # a parameter and a header that name another host
+_LARGEST_PORT = 65535
+_PARAMETERS = re.compile(r'[^@,<>"\s]*')
+_HEADERS = re.compile(r'[^@,<>"]*')
+# Others could claim who calls or is called, or route the call.
+_HARMLESS_HEADER = re.compile(r"x-[a-z0-9_.-]+|user-to-user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,12 @@ def parse_sip(address: str) -> SipAddress | None:
         return None
     try:
         user = _plain(unquote(uri["user"], errors="strict"))
-        rest = unquote((uri["parameters"] or "") + (uri["headers"] or ""), errors="strict")
+        parameters, headers = (
+            unquote(part or "", errors="strict") for part in uri.group("parameters", "headers")
+        )
     except UnicodeDecodeError:
+        return None
+    if not (_is_port(uri["port"]) and _is_clear(parameters, headers)):
         return None
     spelled, plain = user, SEPARATORS.sub("", user)
     if _number(plain):
@@ -116,10 +120,24 @@ def parse_sip(address: str) -> SipAddress | None:
         return None
     if len(_RUN.findall(user)) > _MOST_RUNS:  # each is looked up
         return None
-    names = {part.partition("=")[0].strip().lower() for part in re.split("[;?&]", rest)}
-    if names & _IDENTITIES:
-        return None
-    return SipAddress(user, spelled, host, is_rerouted=bool(names & {*_REROUTING}))
+    is_rerouted = "maddr" in _names(re.split("[;?&]", parameters + headers))
+    return SipAddress(user, spelled, host, is_rerouted=is_rerouted)
+
+
+def _is_port(text: str | None) -> bool:
+    return text is None or 0 < int(text) <= _LARGEST_PORT
+
+
+def _is_clear(parameters: str, headers: str) -> bool:
+    """Return whether all programs understand parameters and headers (decoded) in the same way."""
+    if not (_PARAMETERS.fullmatch(parameters) and _HEADERS.fullmatch(headers)):
+        return False
+    names = _names(headers[1:].split("&")) if headers else ()
+    return (parameters + headers).isprintable() and all(map(_HARMLESS_HEADER.fullmatch, names))
+
+
+def _names(fields: Iterable[str]) -> set[str]:
+    return {field.partition("=")[0].strip().lower() for field in fields}
 
 
 def _plain(user: str) -> str:

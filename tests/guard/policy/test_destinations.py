@@ -195,6 +195,74 @@ def test_a_number_in_a_sip_address_is_the_same_party_with_extra_digits(
     assert party(f"sip:{start}{number[1:]}{digits}@example.com") == number
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        ";x@evil.example",
+        ";x%40evil.example",
+        ";x>,<sip:911@gw.example",
+        ";x%3E",
+        ";a,sip:+15005550006",
+        ";a%2Csip:+15005550006",
+        ';a="b"',
+        ";a%20b",
+        ";a%09b",
+        ";a%C2%A0b",
+        "?X-A=%0d%0aTo:%20%3csip:911@gw%3e",
+        "?X-A=a%0aTo:bob",
+        "?X-A=a@evil.example",
+        "?X-A=%3Csip:evil.example%3E",
+        "?X-A=a,b",
+        "?X-A=%22b",
+        "?X-A=%00",
+        ":65536",
+        ":99999999",
+        ":0",
+        "?From=anna",
+        "?f=anna",
+        "?t=anna",
+        "?r=anna",
+        "?Diversion=anna",
+        "?Identity=anna",
+        "?Route=sip:evil.example",
+        "?body=a",
+        "?X-A=b&Contact=anna",
+        "?X-A=b%26Contact=anna",
+        "?%20Contact=anna",
+        "?",
+    ],
+)
+def test_a_sip_address_that_another_program_could_understand_differently_is_refused(
+    rest: str,
+) -> None:
+    policy = changed("destinations", pre_approved=("sip:desk@example.com", "sip:*"))
+    denied = refusal(policy, asked(to=f"sip:desk@example.com{rest}"))
+    assert denied.rule == "destinations.allow_sip"
+    assert "understood in more than one way" in denied.message
+
+
+@pytest.mark.parametrize("rest", [";x, sip:911@gw", "; x", ";\nx", "?X-A=b c", " ;x", ";x\u00a0y"])
+def test_a_sip_address_with_spaces_in_twiml_is_refused(rest: str) -> None:
+    sip = f"<Response><Dial><Sip>sip:desk@example.com{rest}</Sip></Dial></Response>"
+    assert ruling(SHIPPED, asked(twiml=sip)) == "destinations.allow_sip"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "sip:alice@pbx.example.com;transport=tls",
+        "sip:100@pbx",
+        "sip:+12025550123@gw;user=phone",
+        "sip:desk@pbx?X-Customer=1",
+        "sips:desk@pbx:65535;lr;transport=tls?x-name=J%20Smith&User-to-User=56a1;encoding=hex",
+    ],
+)
+def test_a_sip_address_may_have_parameters_and_headers_with_facts_about_the_call(
+    address: str,
+) -> None:
+    assert ruling(SHIPPED, asked(to=address)) == ""
+
+
 @pytest.mark.parametrize("to", ["+2904000", "+6834000", "+36112345678", BERLIN, SWISS])
 def test_a_short_subscriber_number_is_not_an_emergency_number(to: str) -> None:
     assert ruling(SHIPPED, asked(to=to)) == ""
@@ -228,7 +296,6 @@ def test_the_default_policy_allows_all_of_twilios_test_numbers(to: str) -> None:
         ("client:alice", "client:alice2", False),
         ("sips:bob@*", "sip:bob@example.com", True),
         ("sip:bob@example.com", "sip:bob@example.com;maddr=192.0.2.1", False),
-        ("sip:bob@example.com", "sip:bob@example.com?Route=%3Csip:evil.example%3E", False),
         ("sip:bob@example.com", "sip:%62ob@EXAMPLE.com;transport=tcp", True),
         ("sip:4930*", "sip:493012345678@example.com", True),
         ("sip:+4930*", "sip:493012345678@example.com", True),
