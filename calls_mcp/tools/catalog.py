@@ -37,6 +37,9 @@ Confirm = Literal["all", "destructive", "none", "operator"]
 Location = Literal["path", "query", "form", "local", "own"]
 AddressKind = Literal["phone number", "SIP address", "client", "SIM"]
 
+INSTRUCTIONS = frozenset({"url", "fallback_url", "twiml"})
+"""The arguments that say what a call does. A live call that gets one of them is redirected."""
+
 _Read = TypeVar("_Read")
 _CLOSED = ConfigDict(extra="forbid")
 

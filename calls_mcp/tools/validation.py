@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from calls_mcp.errors import KNOWN_ARGUMENT, NONE_OF_THEM, NOTHING, Fault, InvalidArguments
 from calls_mcp.observability.redaction import MASK, first_invisible, quoted
 from calls_mcp.tools.catalog import (
+    INSTRUCTIONS,
     Action,
     AddressKind,
     Json,
@@ -66,8 +67,7 @@ class Arguments:
             return "place" if effect == "place" else "delete"
         if "status" in self.values:
             return "hang_up"
-        instructions = {"url", "twiml", "fallback_url"}
-        return "redirect" if self.values.keys() & instructions else "modify"
+        return "redirect" if self.values.keys() & INSTRUCTIONS else "modify"
 
 
 def validate(operation: Operation, raw: Mapping[str, Json]) -> Arguments:

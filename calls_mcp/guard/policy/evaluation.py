@@ -20,14 +20,13 @@ from calls_mcp.guard.policy.twiml import (
     object_to_twiml,
 )
 from calls_mcp.guard.policy.urls import object_to_url
-from calls_mcp.tools.catalog import Action, Json
+from calls_mcp.tools.catalog import INSTRUCTIONS, Action, Json
 
 if TYPE_CHECKING:
     from calls_mcp.tools.validation import Arguments  # which would load jsonschema at start
 
 _STRICTNESS: tuple[Requirement, ...] = get_args(Requirement)
-_INSTRUCTIONS = frozenset({"url", "fallback_url"})
-_REDIRECTING = _INSTRUCTIONS | {"twiml", "method", "fallback_method"}
+_REDIRECTING = INSTRUCTIONS | {"method", "fallback_method"}
 _ADDRESSING = frozenset({"sid", "account_sid", "status"})
 
 _DENIED = "Do not look for a workaround. Tell your user that the operator does not allow this."
@@ -105,7 +104,7 @@ def _requirement(policy: Policy, arguments: "Arguments") -> tuple[Requirement, s
 def _is_pre_approved(policy: Policy, arguments: "Arguments") -> bool:
     """Return whether all parties of a call are pre-approved, and it can't reach others."""
     values = arguments.values
-    has_unchosen_url = policy.urls.allow_any_host and values.keys() & _INSTRUCTIONS
+    has_unchosen_url = policy.urls.allow_any_host and values.keys() & (INSTRUCTIONS - {"twiml"})
     has_unchosen_party = "twiml" in values and may_reach_others(policy.urls, str(values["twiml"]))
     is_unseen = values.keys() & {"application_sid", "send_digits"}
     if is_unseen or has_unchosen_url or has_unchosen_party:
@@ -126,7 +125,7 @@ def _actions(arguments: "Arguments") -> Iterator[Action]:
     yield arguments.action
     if arguments.operation.effect == "change":
         given = arguments.values.keys()
-        if given & (_INSTRUCTIONS | {"twiml"}):
+        if given & INSTRUCTIONS:
             yield "redirect"
         if given - _REDIRECTING - _ADDRESSING:
             yield "modify"
