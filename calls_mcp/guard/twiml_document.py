@@ -16,6 +16,8 @@ from calls_mcp.tools.catalog import CONFIG
 Kind = Literal[
     "caller_id",
     "client",
+    "header_name",
+    "header_value",
     "keys",
     "malformed",
     "message_to",

@@ -18,7 +18,8 @@ class NumberFacts:
     """What is known about a number. It has several `regions` if only its calling code is known.
 
     `with_trunk` is the number with the 0 that is only dialed without the country code. The phone
-    network ignores extra digits, so it most likely dials `reached`, and maybe one of `shorter`.
+    network ignores extra digits, so it most likely dials `reached`, and maybe one of `shorter`,
+    even if the number is valid: in countries without a fixed length, longer ones often are.
     """
 
     number: str
@@ -50,8 +51,9 @@ def look_up(number: str) -> NumberFacts:
     sharing = phonenumbers.region_codes_for_country_code(parsed.country_code or 0)
     region = phonenumbers.region_code_for_number(parsed)
     is_valid = phonenumbers.is_valid_number(parsed)
-    starts = () if is_valid else _starts(number)
-    reached = next(filter(phonenumbers.is_valid_number, map(phonenumbers.parse, starts)), parsed)
+    starts = _starts(number)
+    known = (parsed, *map(phonenumbers.parse, starts))
+    reached = next(filter(phonenumbers.is_valid_number, known), parsed)
     return NumberFacts(
         number=number,
         canonical=_e164(parsed),

@@ -36,7 +36,7 @@ _LARGEST_PORT = 65535
 _PARAMETERS = re.compile(r'[^@,<>"\s]*')
 _HEADERS = re.compile(r'[^@,<>"]*')
 # Others could claim who calls or is called, or route the call.
-_HARMLESS_HEADER = re.compile(r"x-[a-z0-9_.-]+|user-to-user")
+HARMLESS_HEADER = re.compile(r"x-[a-z0-9_.-]+|user-to-user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ def _is_clear(parameters: str, headers: str) -> bool:
     if not (_PARAMETERS.fullmatch(parameters) and _HEADERS.fullmatch(headers)):
         return False
     names = _names(headers[1:].split("&")) if headers else ()
-    return (parameters + headers).isprintable() and all(map(_HARMLESS_HEADER.fullmatch, names))
+    return (parameters + headers).isprintable() and all(map(HARMLESS_HEADER.fullmatch, names))
 
 
 def _names(fields: Iterable[str]) -> set[str]:

@@ -12,7 +12,7 @@ from calls_mcp.guard.policy.rules import (
     Policy,
     Urls,
 )
-from calls_mcp.guard.policy.sip_address import SEPARATORS, parse_sip
+from calls_mcp.guard.policy.sip_address import HARMLESS_HEADER, SEPARATORS, parse_sip
 from calls_mcp.guard.policy.urls import object_to_url
 from calls_mcp.guard.twiml_document import PARTIES, Kind, Value, read_values
 from calls_mcp.observability.redaction import quoted
@@ -82,8 +82,7 @@ def _object_to_value(policy: Policy, value: Value) -> Iterator[Objection]:
             hint = "Send one <Response> element of well-formed XML, without DOCTYPE or entities."
             yield Objection("twiml.well_formed", reason, hint)
         case "unknown":
-            if not policy.twiml.unknown:
-                yield _unknown(value)
+            yield from _object_to_unknown(value) if not policy.twiml.unknown else ()
         case "url" | "websocket_url":
             scheme = "http" if value.kind == "url" else "ws"
             yield from object_to_url(
@@ -93,12 +92,24 @@ def _object_to_value(policy: Policy, value: Value) -> Iterator[Objection]:
             yield from _object_to_party(policy.destinations, value)
         case "caller_id":
             yield from _object_to_caller(policy.caller_ids, value)
+        case "header_name" | "header_value":
+            yield from _object_to_header(value)
         case "recording":
             yield from _object_to_recording(policy.caps, value)
         case "time_limit" | "timeout":
             yield from _object_to_seconds(policy.caps, value)
         case "keys" | "plain" | "speech":
             pass
+
+
+def _object_to_header(value: Value) -> Iterator[Objection]:
+    shown = quoted(value.text, _LONGEST_SHOWN)
+    if value.kind == "header_name" and not HARMLESS_HEADER.fullmatch(value.text.lower()):
+        reason = f"twiml sends the SIP header {shown}, and only X-… and User-to-User are allowed"
+        yield Objection("destinations.twiml", reason, "Leave this <Header> out.")
+    if value.kind == "header_value" and not value.text.isprintable():
+        reason = f"twiml sends a SIP header with the value {shown}, which has control characters"
+        yield Objection("destinations.twiml", reason, "Leave them out.")
 
 
 def _object_to_recording(caps: Caps, value: Value) -> Iterator[Objection]:
@@ -112,7 +123,7 @@ def _is_recording(value: Value) -> bool:
     return value.kind == "recording" and value.text.lower() not in _NOT_RECORDING
 
 
-def _unknown(value: Value) -> Objection:
+def _object_to_unknown(value: Value) -> Iterator[Objection]:
     place = quoted(value.place, _LONGEST_SHOWN)[1:-1]
     what = f"the text in {place}" if value.text and value.place[0] == "<" else _named(place)
     reason = f"twiml has {what}, which the policy can't check"
@@ -120,7 +131,7 @@ def _unknown(value: Value) -> Objection:
         "Check the spelling (XML is case-sensitive) and position of the element or attribute, or "
         "ask the operator to allow unknown TwiML."
     )
-    return Objection("twiml.unknown", reason, hint)
+    yield Objection("twiml.unknown", reason, hint)
 
 
 def _named(place: str) -> str:

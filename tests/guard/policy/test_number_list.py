@@ -52,6 +52,9 @@ def policy(tmp_path: Path) -> Callable[[str, str], Policy]:
         ("+493012345679", False),
         ("+12025550171", True),
         ("+120255501719", True),
+        (f"{BERLIN}9", True),
+        (f"{BERLIN}999", True),
+        ("+49030123456789", True),
         (SWISS, True),
         ("+4104466818001", True),
         ("+41447000000", False),
@@ -60,6 +63,7 @@ def policy(tmp_path: Path) -> Callable[[str, str], Policy]:
         ("client:alice", False),
         ("sip:alice@example.com", False),
         (f"sip:{BERLIN}@example.com", True),
+        (f"sip:{BERLIN}9@example.com", True),
         ("sip:0012025550171@example.com", True),
         ("sip:12025550171@example.com", True),
         (f"sip:{FRENCH}@example.com", False),
@@ -100,6 +104,7 @@ def test_the_list_applies_to_what_twiml_dials_and_messages(
     rules = policy("deny_file", LIST)
     for twiml in (
         f"<Response><Dial>{BERLIN}</Dial></Response>",
+        f"<Response><Dial>{BERLIN}9</Dial></Response>",
         f"<Response><Dial><Sip>sip:{BERLIN}@example.com</Sip></Dial></Response>",
         f'<Response><Sms to="{BERLIN}">Hello</Sms></Response>',
     ):

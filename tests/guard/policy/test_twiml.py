@@ -340,6 +340,29 @@ def test_a_party_that_no_rule_can_check_is_refused_where_there_are_rules(
     assert judge(policy, arguments, ACCOUNT).requirement == "confirm"
 
 
+@pytest.mark.parametrize(
+    ("header", "is_refused"),
+    [
+        ('name="X-Customer" value="J Smith"', False),
+        ('name="User-to-User" value="56a1;encoding=hex"', False),
+        ('name="x-customer"', False),
+        ('name="P-Asserted-Identity" value="sip:+19005550123@example.com"', True),
+        ('name="Remote-Party-ID" value="x"', True),
+        ('name="Route" value="sip:example.org"', True),
+        ('name="X-A: 1&#13;&#10;Route" value="x"', True),
+        ('name="X-A" value="1&#13;&#10;Route: sip:example.org"', True),
+        ('name="X-A" value="1&#10;Route: sip:example.org"', True),
+        ('name="" value="x"', False),
+    ],
+)
+def test_sip_headers_in_twiml_may_only_tell_facts_about_the_call(
+    header: str, *, is_refused: bool
+) -> None:
+    sip = f"<Sip><Headers><Header {header}/></Headers>sip:bob@example.com</Sip>"
+    arguments = asked(twiml=f"<Response><Dial>{sip}</Dial></Response>")
+    assert ruling(SHIPPED, arguments) == ("destinations.twiml" if is_refused else "")
+
+
 def test_a_number_in_two_parts_is_refused() -> None:
     twiml = "<Response><Dial>+4930<!-- -->19005551234</Dial></Response>"
     assert ruling(SHIPPED, asked(twiml=twiml)) == "twiml.unknown"
