@@ -35,6 +35,8 @@ Kind = Literal[
 ]
 # What is dialed.
 PARTIES: frozenset[Kind] = frozenset({"client", "other_party", "phone_number", "sip_address"})
+# Unchanged: a caller ID must be exactly an allowed one, and a line break could begin a header.
+_EXACT: frozenset[Kind] = frozenset({"caller_id", "header_name", "header_value"})
 _WITH_PASSWORD = frozenset({"Sip", "Uri"})
 # Start tags are well-formed, so each attribute begins where the one before it ends.
 _TAG = re.compile(rb"""<[^\s/>]+(?:\s+[^\s=]+\s*=\s*(?:"[^"]*"|'[^']*'))*""")
@@ -172,7 +174,7 @@ def _attributes(element: Element, known: "ElementType") -> Iterator[Value]:
     given = {name: text.strip(_WHITESPACE) for name, text in element.attributes.items()}
     for name, text in given.items():
         kind = known.attributes.get(name, "unknown")
-        if kind == "caller_id":  # unchanged, because it must be exactly an allowed one
+        if kind in _EXACT:
             yield Value(kind, element.attributes[name], f"{name} of <{element.name}>")
         elif kind == "unknown" or (text and kind != "plain"):
             yield Value(kind, text, f"{name} of <{element.name}>")
@@ -241,6 +243,7 @@ class _Parser:
         parser.StartElementHandler = self._start
         parser.CharacterDataHandler = self._data
         parser.CommentHandler = parser.ProcessingInstructionHandler = self._ignore
+        parser.StartCdataSectionHandler = parser.EndCdataSectionHandler = self._ignore
         parser.buffer_text, parser.buffer_size = True, _BUFFER  # adjacent text in one piece
         parser.EndElementHandler = self._end
         parser.Parse(twiml, True)  # noqa: FBT003  # it has no name

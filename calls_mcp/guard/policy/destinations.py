@@ -124,7 +124,8 @@ def _called(number: str) -> Iterator[str]:
 
 
 def _spelled_user(address: SipAddress, spelling: Callable[["NumberFacts"], str]) -> str:
-    number = address.number
+    certain = [each for each in address.numbers if each.startswith("+")]
+    number = address.number or (certain[0] if len(certain) == 1 else "")
     if len(number) < SHORTEST_SUBSCRIBER:
         return address.user
     valid = (each for each in _international(number) if _look_up(each).is_valid)
@@ -161,7 +162,11 @@ def _object_to_sip(rules: Destinations, to: str) -> Iterator[Objection]:
     address = parse_sip(to)
     if address is None:
         reason = "`to` is a SIP address that can be understood in more than one way"
-        yield Objection("destinations.allow_sip", reason, "Write it plainly, as sip:name@host.")
+        hint = (
+            "Write it plainly, as sip:name@host. Only X-… and User-to-User headers are allowed. "
+            "They and parameters can't contain spaces or any of @ , \" < >, even encoded."
+        )
+        yield Objection("destinations.allow_sip", reason, hint)
         return
     for part in sorted(address.parts - address.numbers):
         if _EMERGENCY.fullmatch(part):
@@ -214,7 +219,7 @@ def _object_to_bare_number(rules: Destinations, digits: str) -> Iterator[Objecti
         yield Objection("destinations.allow_sip", reason, "Write it with + and country code.")
     elif denied := _look_up_types(digits) & {*rules.deny_number_types}:
         reason = f"`to` may be a {min(denied).replace('_', '-')} number"
-        hint = f"Write it with + and country code. {_HINT}"
+        hint = f"If it is a phone number, write it with + and country code. {_HINT}"
         yield Objection("destinations.deny_number_types", reason, hint)
 
 
@@ -251,7 +256,7 @@ def _object_to_listed(rules: Destinations, facts: "NumberFacts") -> Iterator[Obj
 
 
 def _denial(denied: NumberList, facts: "NumberFacts") -> str:
-    spellings = (*facts.spellings, *facts.shorter)
+    spellings = facts.spellings | facts.shorter
     is_denied = any(denied.has(each) or denied.has_prefix(each) for each in spellings)
     return "is on the do-not-call list" if is_denied else ""
 

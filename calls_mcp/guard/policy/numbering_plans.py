@@ -10,32 +10,39 @@ from phonenumbers import PhoneNumber
 
 from calls_mcp.guard.policy.sip_address import LONGEST_EMERGENCY, SHORTEST_SUBSCRIBER
 
-_OLD_MEXICAN_MOBILE = re.compile(r"\A\+521")  # until 2019; networks still accept it
+# Mobile numbers began with a 1 until 2019. Networks still accept it.
+_OLD_MEXICAN_MOBILE = re.compile(r"\A\+521")
+_MEXICAN = re.compile(r"\A\+52")
 
 
 @dataclass(frozen=True, slots=True)
 class NumberFacts:
     """What is known about a number. It has several `regions` if only its calling code is known.
 
-    `with_trunk` is the number with the 0 that is only dialed without the country code. The phone
-    network ignores extra digits, so it most likely dials `reached`, and maybe one of `shorter`,
-    even if the number is valid: in countries without a fixed length, longer ones often are.
+    The phone network ignores extra digits, so it most likely dials `reached`.
     """
 
     number: str
     canonical: str
     reached: str
-    with_trunk: str
-    shorter: tuple[str, ...]
     regions: frozenset[str]
     type: str
     is_valid: bool
     emergency: bool
 
     @property
-    def spellings(self) -> tuple[str, ...]:
+    def spellings(self) -> frozenset[str]:
         """Return the number as lists may have it."""
-        return self.number, self.canonical, self.with_trunk
+        return _spellings(self.number)
+
+    @property
+    def shorter(self) -> frozenset[str]:
+        """Return all spellings of the numbers that this one continues with more digits.
+
+        The network may dial one of them, even if this number is valid: in countries without a
+        fixed length, longer numbers often are.
+        """
+        return frozenset[str]().union(*map(_spellings, _starts(self.number)))
 
 
 @lru_cache(maxsize=256)  # a change looks its numbers up several times, 0.3 ms each
@@ -46,25 +53,35 @@ def look_up(number: str) -> NumberFacts:
     except phonenumbers.NumberParseException:
         nobody: frozenset[str] = frozenset()
         return NumberFacts(
-            number, number, number, number, (), nobody, "unknown", is_valid=False, emergency=False
+            number, number, number, nobody, "unknown", is_valid=False, emergency=False
         )
     sharing = phonenumbers.region_codes_for_country_code(parsed.country_code or 0)
     region = phonenumbers.region_code_for_number(parsed)
     is_valid = phonenumbers.is_valid_number(parsed)
-    starts = _starts(number)
-    known = (parsed, *map(phonenumbers.parse, starts))
+    known = (parsed, *map(phonenumbers.parse, _starts(number)))
     reached = next(filter(phonenumbers.is_valid_number, known), parsed)
     return NumberFacts(
         number=number,
         canonical=_e164(parsed),
         reached=_e164(reached),
-        with_trunk=f"+{parsed.country_code}0{phonenumbers.national_significant_number(parsed)}",
-        shorter=(*starts, *(_e164(phonenumbers.parse(start)) for start in starts)),
         regions=frozenset({region} if region else sharing),
         type=phonenumbers.PhoneNumberType.to_string(phonenumbers.number_type(reached)).lower(),
         is_valid=is_valid,
         emergency=any(_is_emergency(parsed, country) for country in sharing),
     )
+
+
+def _spellings(number: str) -> frozenset[str]:
+    """Return a number as it is dialed, also at home: with a 0, or as old lists have it."""
+    with suppress(phonenumbers.NumberParseException):
+        parsed = phonenumbers.parse(number)
+        code, canonical = f"+{parsed.country_code}", _e164(parsed)
+        domestic = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
+        dialed = phonenumbers.normalize_digits_only(domestic)
+        with_trunk = canonical.replace(code, f"{code}0", 1)
+        found = {number, canonical, with_trunk, code + dialed, code + dialed.removeprefix("0")}
+        return frozenset({*found, _MEXICAN.sub("+521", canonical)})
+    return frozenset({number})
 
 
 def _starts(number: str) -> tuple[str, ...]:

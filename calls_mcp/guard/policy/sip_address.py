@@ -22,10 +22,11 @@ SEPARATORS = re.compile(r"[\s().-]+")
 _CODE = re.compile(r"\A[*#]+([0-9]{2,3}[*#]+|[0-9]{2})")
 _LONGEST_CODE = 4  # digits
 _RUN = re.compile(r"([*#]*)(\+?[0-9]+)")
-_MOST_RUNS = 8
+_MOST_NUMBERS = 20
 _FILLING = re.compile(r"[\s.-]+")  # SEPARATORS, but without parentheses
 # What ends the digits that are dialed, or comes before them: punctuation, and p, w, x or ext.
 _PAUSE = r"(?:[^\w*#+]|(?<![^\W\d_])(?:[ptwx]+|ext)(?![^\W\d_]))"
+_PAUSES = re.compile(_PAUSE)
 _NUMBER_WITH_PAUSE = re.compile(
     rf"[0-9]{{{SHORTEST_SUBSCRIBER},}}[*#]*{_PAUSE}|{_PAUSE}\+?[0-9]{{{SHORTEST_SUBSCRIBER},}}"
 )
@@ -68,12 +69,17 @@ class SipAddress:
     @property
     def parts(self) -> frozenset[str]:
         """Return all digits that a gateway may dial if it stops at letters or punctuation."""
-        return frozenset(_runs(self._dialed) | _runs(_FILLING.sub("", self.spelled.lower())))
+        joined = _PAUSES.sub("", self.spelled.lower())
+        texts = (self._dialed, _FILLING.sub("", self.spelled.lower()), _number(joined))
+        return frozenset[str]().union(*map(_runs, texts))
 
     @property
     def has_pause(self) -> bool:
         """Return whether a number has a pause or suffix, so that a part of it may be dialed."""
-        return bool(_NUMBER_WITH_PAUSE.search(SEPARATORS.sub("", self.spelled.lower())))
+        plain = SEPARATORS.sub("", self.spelled.lower())
+        joined = _number(_PAUSES.sub("", plain))
+        is_divided = joined not in plain and len(joined) >= SHORTEST_SUBSCRIBER
+        return is_divided or bool(_NUMBER_WITH_PAUSE.search(plain))
 
     @property
     def is_doubtful(self) -> bool:
@@ -118,10 +124,9 @@ def parse_sip(address: str) -> SipAddress | None:
     host = _host(unquote(uri["host"]))
     if not (host and _USER.fullmatch(user) and user.isprintable()):
         return None
-    if len(_RUN.findall(user)) > _MOST_RUNS:  # each is looked up
-        return None
     is_rerouted = "maddr" in _names(re.split("[;?&]", parameters + headers))
-    return SipAddress(user, spelled, host, is_rerouted=is_rerouted)
+    parsed = SipAddress(user, spelled, host, is_rerouted=is_rerouted)
+    return parsed if len(parsed.numbers) <= _MOST_NUMBERS else None  # each is looked up
 
 
 def _is_port(text: str | None) -> bool:
@@ -158,11 +163,11 @@ def _host(text: str) -> str:
 
 
 def _runs(text: str) -> set[str]:
-    """Return the digits in a text, also without a code of unknown length that it begins with."""
-    runs = _RUN.findall(text)
-    found = {number for _, number in runs}
-    if runs and runs[0][0] and runs[0][1].isdigit():
-        found |= {runs[0][1][end:] for end in range(1, _LONGEST_CODE + 1)}
+    """Return the digits in a text, also without codes of unknown length that they begin with."""
+    found: set[str] = set()
+    for mark, number in _RUN.findall(text):
+        longest = _LONGEST_CODE if mark and number.isdigit() else 0
+        found |= {number[end:] for end in range(longest + 1)}
     return found - {""}
 
 

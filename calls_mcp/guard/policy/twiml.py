@@ -20,7 +20,7 @@ from calls_mcp.observability.redaction import quoted
 _SECONDS = re.compile(r"0*[1-9][0-9]{0,8}")
 _NUMBER = re.compile(r"\+[1-9][0-9]{1,14}")
 _NOT_RECORDING = frozenset({"false", "do-not-record"})
-_SHORT_CODE = re.compile(r"[0-9]{4,8}")
+_SHORT_CODE = re.compile(r"[0-9]{4,6}")  # longer ones may be national numbers
 _CALLER = re.compile(r"\+[1-9][0-9]{1,14}|client:[!-~]+|(sips?:)?[^\s:@]+@[!-~]+")
 _ADDRESSED = PARTIES | {"message_to"}
 _DOUBTFUL: frozenset[Kind] = frozenset({"keys", "malformed", "unknown"})
@@ -57,7 +57,8 @@ def dialed(twiml: str) -> list[str]:
 
 def messaged(twiml: str) -> list[str]:
     """Return the numbers that TwiML sends messages to; none if it is malformed."""
-    return [_address(value) for value in read_values(twiml) if value.kind == "message_to"]
+    found = (value for value in read_values(twiml) if value.kind == "message_to")
+    return [_address(value) for value in found if not value.is_default]
 
 
 def records(twiml: str) -> bool:
@@ -145,6 +146,10 @@ def _object_to_party(rules: Destinations, value: Value) -> Iterator[Objection]:
         if rules.restrict_parties:
             reason = f"twiml dials {shown} by {value.place}, and the policy can't check who that is"
             yield Objection("destinations.twiml", reason, "Dial a number or an address instead.")
+        return
+    if value.is_default:
+        reason = "twiml sends a message and does not say to which number"
+        yield Objection("destinations.twiml", reason, "Add the attribute `to`.")
         return
     if value.kind == "message_to" and _SHORT_CODE.fullmatch(address):
         if rules.restrict_numbers:

@@ -1,10 +1,12 @@
 """Allowed destinations."""
 
+import re
 import string
 import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import phonenumbers
 import pytest
@@ -105,6 +107,12 @@ def test_emergency_numbers_are_refused_whatever_the_settings(
     [
         ("sip:anna+1@example.com", "+1"),
         ("sip:*67911@example.com", "911"),
+        ("sip:9*67911@example.com", "911"),
+        ("sip:*70*67911@example.com", "911"),
+        ("sip:#31#*43112@example.com", "112"),
+        ("sip:9w1w1@example.com", "911"),
+        ("sip:9x1,1@example.com", "911"),
+        ("sip:0,9p1-p-1@example.com", "0911"),
         ("sip:a+911@b.c", "+911"),
     ],
 )
@@ -147,6 +155,33 @@ def test_a_number_with_a_pause_in_a_sip_address_is_refused_because_a_part_of_it_
     values = {**asked().values, "to": f"sip:{user}@example.com"}
     refused = ruling(policy, replace(asked(), values=values))
     assert refused
+
+
+@pytest.mark.parametrize(
+    "user",
+    ["1w900w555w1234", "1,900,555,1234", "1x900-555x1234", "1p9p0p0p5p5p5p1p2p3p4"],
+)
+def test_a_number_with_pauses_between_few_digits_is_refused(user: str) -> None:
+    assert ruling(SHIPPED, asked(to=f"sip:{user}@example.com"))
+
+
+@pytest.mark.parametrize("user", ["9*6719005551234", "*70*6719005551234", "*70#31#19005551234"])
+def test_all_service_codes_before_a_number_are_recognized(user: str) -> None:
+    to = f"sip:{user}@example.com"
+    assert ruling(SHIPPED, asked(to=to)) == "destinations.deny_number_types"
+
+
+@given(st.uuids(version=4).filter(lambda uuid: not re.search("112|911|999", uuid.hex)))
+def test_an_id_is_not_a_number(uuid: UUID) -> None:
+    for user in (str(uuid), uuid.hex, f"call_{uuid.hex}"):
+        assert ruling(SHIPPED, asked(to=f"sip:{user}@example.com")) == ""
+
+
+@pytest.mark.parametrize("user", ["9+{}", "u+{}", "*70*67+{}"])
+def test_a_number_with_a_plus_in_a_sip_address_is_the_party_whatever_is_around_it(
+    user: str,
+) -> None:
+    assert party(f"sip:{user.format('12025550171')}@example.com") == "+12025550171"
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,25 @@ def test_a_number_on_the_do_not_call_list_is_denied_however_it_is_spelled(
 
 
 @pytest.mark.parametrize(
+    ("listed", "to"),
+    [
+        ("+52 1 55 1234 5678", "+525512345678"),
+        ("+52 55 1234 5678", "+5215512345678"),
+        ("+54 11 15-2345-6789", "+5491123456789"),
+        ("+54 9 11 2345-6789", "+54111523456789"),
+        ("+44 020 7946 0000", "+442079460000"),
+        ("+44 20 7946 0000", "+4402079460000"),
+        ("+7 8 912 345-67-89", "+79123456789"),
+    ],
+)
+@pytest.mark.parametrize("extra", ["", "1"])
+def test_a_number_may_be_listed_as_it_was_dialed_once_or_is_dialed_at_home(
+    policy: Callable[[str, str], Policy], listed: str, to: str, extra: str
+) -> None:
+    assert ruling(policy("deny_file", listed), asked(to=to + extra)) == "destinations.deny_file"
+
+
+@pytest.mark.parametrize(
     ("to", "is_allowed"),
     [
         (BERLIN, True),

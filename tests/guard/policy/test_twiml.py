@@ -119,6 +119,7 @@ def test_a_recording_may_be_stopped_where_recording_is_not_allowed(inside: str) 
         ("12345", {"deny_prefixes": ("+49",)}, "destinations.twiml"),
         ("+15005550205", {"deny_prefixes": ("+49",)}, ""),
         ("911", {}, "destinations.twiml"),
+        ("20123456", {}, "destinations.twiml"),
         ("5005550205", {}, "destinations.twiml"),
         ("+19005550123", {}, "destinations.deny_number_types"),
     ],
@@ -129,6 +130,16 @@ def test_a_message_may_go_to_a_short_code_unless_there_are_rules_for_numbers(
 ) -> None:
     twiml = f'<Response><{element} to="{to}">Hello</{element}></Response>'
     assert ruling(changed("destinations", **rules), asked(to="+15005550205", twiml=twiml)) == rule
+
+
+@pytest.mark.parametrize("message", ["<Sms>Hi</Sms>", '<Message to=" "><Body>Hi</Body></Message>'])
+@pytest.mark.parametrize("tool", ["create_call", "update_call"])
+def test_a_message_must_name_its_recipient(tool: str, message: str) -> None:
+    arguments = asked(tool, twiml=f"<Response>{message}</Response>")
+    denied = refusal(SHIPPED, arguments)
+    assert denied.rule == "destinations.twiml"
+    assert "does not say to which number" in denied.message
+    assert parties(arguments) == ((BERLIN,) if tool == "create_call" else ())
 
 
 def test_a_short_code_is_not_dialed() -> None:
@@ -239,7 +250,8 @@ def test_the_caller_id_in_twiml_must_be_allowed() -> None:
     ],
 )
 @pytest.mark.parametrize(
-    "inside", ['<Dial callerId="{}">+15005550205</Dial>', '<Sms from="{}">Hello</Sms>']
+    "inside",
+    ['<Dial callerId="{}">+15005550205</Dial>', '<Sms to="+15005550205" from="{}">Hello</Sms>'],
 )
 def test_a_caller_id_in_twiml_must_be_a_plain_address_that_is_allowed(
     inside: str, allow: tuple[str, ...], caller: str, *, is_allowed: bool
@@ -352,7 +364,10 @@ def test_a_party_that_no_rule_can_check_is_refused_where_there_are_rules(
         ('name="X-A: 1&#13;&#10;Route" value="x"', True),
         ('name="X-A" value="1&#13;&#10;Route: sip:example.org"', True),
         ('name="X-A" value="1&#10;Route: sip:example.org"', True),
-        ('name="" value="x"', False),
+        ('name="X-A" value="&#13;&#10;Route: sip:example.org"', True),
+        ('name="X-A" value="1&#10;"', True),
+        ('name="X-A&#13;&#10;" value="1"', True),
+        ('name="" value="x"', True),
     ],
 )
 def test_sip_headers_in_twiml_may_only_tell_facts_about_the_call(
@@ -363,14 +378,20 @@ def test_sip_headers_in_twiml_may_only_tell_facts_about_the_call(
     assert ruling(SHIPPED, arguments) == ("destinations.twiml" if is_refused else "")
 
 
-def test_a_number_in_two_parts_is_refused() -> None:
-    twiml = "<Response><Dial>+4930<!-- -->19005551234</Dial></Response>"
+@pytest.mark.parametrize("break_", ["<!-- -->", "<?x?>", "<![CDATA[1]]>", "<![CDATA[]]>"])
+def test_a_number_in_two_parts_is_refused(break_: str) -> None:
+    twiml = f"<Response><Dial>+4930{break_}19005551234</Dial></Response>"
     assert ruling(SHIPPED, asked(twiml=twiml)) == "twiml.unknown"
+
+
+def test_a_number_may_be_in_a_cdata_section() -> None:
+    twiml = "<Response><Dial>\n <![CDATA[+15005550205]]>\n</Dial></Response>"
+    assert ruling(SHIPPED, asked(twiml=twiml)) == ""
 
 
 def test_sip_addresses_in_twiml_with_too_many_numbers_are_refused() -> None:
     sip = "<Sip>sip:2001234567*2001234574*2001234581@example.com</Sip>"
-    few, many = (f"<Response><Dial>{sip * times}</Dial></Response>" for times in (6, 7))
+    few, many = (f"<Response><Dial>{sip * times}</Dial></Response>" for times in (1, 2))
     assert ruling(SHIPPED, asked(twiml=few)) == ""
     assert ruling(SHIPPED, asked(twiml=many)) == "destinations.twiml"
     long = "*".join(str(2001234567 + i) for i in range(300))
