@@ -31,6 +31,7 @@ from pydantic import ValidationError
 
 from calls_mcp.observability.redaction import quoted
 from calls_mcp.server.permissions import Context, caller_of, connection_of
+from calls_mcp.server.results import SANDBOX
 from calls_mcp.settings import ConsoleSettings
 from calls_mcp.tools.outcome import Answer, Confirmation, Outcome
 
@@ -167,7 +168,7 @@ class Elicitation:
         can_ask = _can_ask(self.ctx) and not why
         outcome = await self.invoke(given, can_ask)
         if can_ask and outcome.confirmation and (token := outcome.confirmation.token):
-            question = _question(outcome.confirmation)
+            question = _question(outcome.confirmation, sandbox=outcome.sandbox)
             if self.ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
                 abilities.ask(self.clients.clock() + self.timeout)
                 request = ElicitRequest(params=question)
@@ -310,13 +311,13 @@ def _refusal(token: str, reason: str) -> Answer:
     return Answer(token, approved=False, reason=f"{reason} Nothing was done.", by="elicitation")
 
 
-def _question(confirmation: Confirmation) -> ElicitRequestFormParams:
+def _question(confirmation: Confirmation, *, sandbox: bool) -> ElicitRequestFormParams:
     field = {
         "type": "boolean",
         "title": f"Yes, {_YES[confirmation.action]}",
         "description": "Nothing happens unless you select this.",
     }
     return ElicitRequestFormParams(
-        message=confirmation.preview,
+        message=f"[{SANDBOX}]\n{confirmation.preview}" if sandbox else confirmation.preview,
         requested_schema={"type": "object", "properties": {_FIELD: field}, "required": [_FIELD]},
     )

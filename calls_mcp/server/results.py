@@ -27,6 +27,7 @@ _ANSWERED = {  # by the first word of answered_by
 }
 _BY_ANYONE = f"{_ANSWERED['unknown']} (no machine_detection result)"
 _OF_CALLS = ("caller_name", "forwarded_from", "from", "to")
+SANDBOX = "sandbox: no real calls"
 UNTRUSTED = "calls-mcp/untrusted"
 # Fields with text from strangers, which a host must treat as data and never as instructions.
 _UNTRUSTED = {
@@ -55,7 +56,7 @@ def _lines(operation: Operation, outcome: Outcome) -> Iterator[str]:
     if outcome.sandbox:
         ended = outcome.call.sid if outcome.call and outcome.call.live is False else None
         more = f"; transcript, if any: calls://call/{ended}" if ended else ""
-        yield f"[sandbox: no real calls{more}]"
+        yield f"[{SANDBOX}{more}]"
     if outcome.error:
         yield from _failure(outcome.error)
     if outcome.confirmation:

@@ -47,6 +47,15 @@ LIVE = {"status": "in-progress"}
 
 
 @pytest.mark.parametrize("era", ERAS)
+async def test_the_question_says_that_a_call_of_the_sandbox_is_not_real(era: Era) -> None:
+    user = User(approve)
+    async with open_harness(sandbox=True) as harness, harness.connect(era, user) as agent:
+        outcome = await agent.call("create_call", **placing())
+    assert outcome["sandbox"]
+    assert user.asked[0].startswith("[sandbox: no real calls]\nCall +")
+
+
+@pytest.mark.parametrize("era", ERAS)
 async def test_a_client_that_can_ask_its_user_asks_once_and_places_one_call(
     harness: Harness, era: Era
 ) -> None:
