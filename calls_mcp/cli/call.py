@@ -80,7 +80,8 @@ _JSON_TYPES: Mapping[object, type] = {"integer": int, "boolean": bool, "array": 
 _INTERRUPTED = 130
 _SELF = Implementation(name="calls-mcp call", version=__version__)
 _YES = "yes"
-_LOOK_FIRST = "\nInterrupted. Before you try again, check what happened: calls-mcp call list_calls"
+_INTERRUPTION = "\nInterrupted."
+_LOOK_FIRST = " Before you try again, check what happened: calls-mcp call list_calls"
 _LONGEST_QUESTION = 86_400  # seconds
 _LAST_LINES = 0.2  # seconds for what is still to be written after an interruption
 
@@ -118,7 +119,7 @@ def run(options: Namespace) -> int:
     with handled_by(_exit_at_once):  # unless another handler is installed later
         result = anyio.run(_serving, settings, options.sandbox, invoke)
     if result is None:
-        _end_interrupted(operation)
+        _end_interrupted(may_have_changed=not (operation.read_only or options.sandbox))
     if isinstance(result, MCPError):
         raise ConfigurationError(result.error.message)
     return _show(result, as_json=options.json, can_be_asked=_is_interactive())
@@ -304,8 +305,8 @@ def _exit_at_once(_number: int, _frame: FrameType | None) -> None:
     os._exit(_INTERRUPTED)
 
 
-def _end_interrupted(operation: Operation) -> NoReturn:
+def _end_interrupted(*, may_have_changed: bool) -> NoReturn:
     """End at once, because a thread that waits for input can't be stopped."""
-    warn("" if operation.read_only else _LOOK_FIRST)
+    warn(_INTERRUPTION + (_LOOK_FIRST if may_have_changed else ""))
     stderr.flush(_LAST_LINES)
     os._exit(_INTERRUPTED)

@@ -132,8 +132,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest and "arguments" not in options:
         noun = "argument" if len(rest) == 1 else "arguments"
-        has_options = any(word.startswith("-") for word in words)
-        advice = "; arguments go before options" if has_options else ""
+        first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+        advice = "; arguments go before options" if {*rest} & {*words[first:]} else ""
         parser.error(f"{len(rest)} unexpected {noun}{advice}")
     if rest:  # argparse only accepts them on one side of the options
         options.arguments += rest

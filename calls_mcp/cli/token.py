@@ -110,7 +110,11 @@ def _new(options: Namespace) -> int:
     if file is not None:
         _append(file, addition)
     say(token)
-    where = f"Added its entry to {file}." if file else f"Add it to the principals file:\n\n{entry}"
+    where = (
+        f"Added its entry to {file}."
+        if file
+        else f"Add this entry to the principals file:\n\n{entry}"
+    )
     warn(f"Copy the token now. You won't see it again. {where}")
     return 0
 

@@ -327,4 +327,11 @@ def _values(sid: str, outcome: Outcome) -> dict[str, object]:
     error = outcome.error
     message = error.message if error else outcome.reason or ""  # hints are for agents
     approval = (outcome.confirmation and outcome.confirmation.approval) or ""
-    return {"sid": sid, "call": outcome.call, "error": message, "approval": approval}
+    has_ended = outcome.call is not None and outcome.call.live is False
+    return {
+        "sid": sid,
+        "call": outcome.call,
+        "has_ended": has_ended,
+        "error": message,
+        "approval": approval,
+    }

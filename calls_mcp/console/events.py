@@ -66,7 +66,6 @@ _STEPS = {
     "void": _Step("Decision by {decider} not used", "", "Decision not used", "warning"),
     "before": _Step("{subject} request sent to the API", "sent", "Sent", "live"),
     "done": _Step("{subject} request accepted by the API", "good", "Done", "completed"),
-    "found": _Step("{subject} request confirmed by a lookup", "good", "Done", "completed"),
     "unknown": _Step("{subject} request sent, result unknown", "bad", "Result unknown", "warning"),
     "failed": _Step("{subject} request failed", "bad", "Failed", "failed"),
 }
@@ -84,7 +83,6 @@ PHASE_WORDS: Mapping[str, str] = {
     "decided": "Decided",
     "before": "Sent",
     "after": "Result",
-    "recovered": "Lookup",
 }
 _OTHER = _Step("{subject}: {step}", "", "Unknown record", "warning")
 _AFTERWARDS = ("replayed", "void")
@@ -191,9 +189,9 @@ def _first(records: Sequence[Mapping[str, Json]], name: str) -> Json:
 def _step(record: Mapping[str, Json]) -> str:
     """Return the step of a change that a record is about, such as `asked`, `before` or `failed`."""
     phase = record.get("phase")
-    if phase in ("after", "recovered"):
+    if phase == "after":
         if record.get("outcome") == "done":
-            return "done" if phase == "after" else "found"
+            return "done"
         return "unknown" if record.get("error_kind") == OutcomeUnknown.kind else "failed"
     return str(phase if phase == "before" else record.get("decision", phase))
 
@@ -203,8 +201,6 @@ def _details(record: Mapping[str, Json], name: str) -> Iterator[str]:
         yield f"for {record.get('principal', 'unknown')}"
         if confirmation := _CONFIRMATIONS.get(str(record.get("confirmed_by"))):
             yield confirmation
-    if record.get("phase") == "recovered":
-        yield "the response was lost and a lookup found the result"
     if name in ("asked", "refused", "before") and (rule := record.get("rule")):
         yield f"rule {rule}"
     labels = {"reason": "reason:", "error_kind": "error", "http_status": "HTTP"}

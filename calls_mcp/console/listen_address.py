@@ -68,7 +68,7 @@ def require_safe(address: Address) -> None:
         raise ConfigurationError(
             f"At {address.host}, other machines would reach the console without encryption. "
             "Use 127.0.0.1, or put an https proxy in front of the console and set "
-            "CALLS_MCP_CONSOLE_URL or --url to its URL."
+            "CALLS_MCP_CONSOLE_URL to its URL."
         )
 
 

@@ -192,8 +192,8 @@ class Webhooks:
         try:
             reply = await self._follow(request, Cookies() if cookies is None else cookies)
         except httpx.HTTPError as error:
-            logger.info("webhook %s: %r", request.url, error)
             failure = f"no response: {error}" if str(error) else "no response"
+            logger.info("webhook to %s: %s", request.url.host, failure)
             failed_to_connect = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             return Reply(failure=failure, attempts=attempt), "ct" if failed_to_connect else "rt"
         return reply._replace(attempts=attempt), f"{(reply.status or 0) // 100}xx"

@@ -123,7 +123,8 @@ def apply_policy(
     """
     late = _outside_hours(policy.hours, [*dict.fromkeys(_called(arguments))], now)
     denied = [Objection(x.rule, x.reason, x.hint) for x in late if x.requirement == "deny"]
-    judgement = judge(policy, arguments, account_sid, denied)
+    is_usual = all(each.requirement == "never" for each in late)
+    judgement = judge(policy, arguments, account_sid, denied, can_be_pre_approved=is_usual)
     arguments = judgement.arguments
     request = encode(arguments, account_sid)
     dialing = _dialing(policy.caps, arguments, caller.principal, until)

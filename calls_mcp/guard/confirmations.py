@@ -34,10 +34,7 @@ _REPLAYED = (
     "this confirmation was already used, so nothing was sent now; "
     "this is the result of its first use"
 )
-_RAN = (
-    "the operator's approval was already used, so nothing was sent now; "
-    "this is the result of its first use"
-)
+_RAN = "the change was sent when the operator approved it; this is its result"
 
 
 @dataclass(frozen=True, slots=True)

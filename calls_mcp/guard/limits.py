@@ -312,7 +312,10 @@ class CallLimits:
             if not await self._correct_one(counting, dialing.until):
                 reason = f"the limit of {full.amount // 60} min of talk time per day is reached"
                 wait = about(until_room(counting, full, least, now))
-                raise PolicyDenied(f"caps.{full.name}", reason, f"Wait {wait}. {_RAISE}")
+                is_live = any(talk.call for talk in counting)  # its real duration may be shorter
+                sooner = f"Try again when a call has ended, or in {wait} at the latest."
+                hint = sooner if is_live else f"Wait {wait}."
+                raise PolicyDenied(f"caps.{full.name}", reason, f"{hint} {_RAISE}")
         return talk
 
     def _budgets(self, principal: str) -> list[Limit]:
@@ -420,11 +423,12 @@ def _require_room(limits: Sequence[Limit], needed: int, whom: str = "") -> None:
     """Check that the limits could ever allow a change with so many calls."""
     for limit in limits:
         if needed > limit.amount:
-            calls = f"{counted(needed, 'call')}{whom}"
-            reason = f"this makes {calls}, and the limit is {limit.amount} {_span(limit)}"
-            raise PolicyDenied(
-                f"caps.{limit.name}", reason, f"Dial fewer numbers in twiml. {_RAISE}"
+            what = "calls" if limit.name.endswith("in_flight") else "calls or messages"
+            reason = (
+                f"this makes {needed} {what}{whom}, and the limit is {limit.amount} {_span(limit)}"
             )
+            hint = f"Call or message fewer numbers in twiml. {_RAISE}"
+            raise PolicyDenied(f"caps.{limit.name}", reason, hint)
 
 
 def _span(limit: Limit) -> str:

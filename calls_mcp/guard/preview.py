@@ -188,7 +188,7 @@ def _limits(arguments: Arguments, active: Mapping[str, Json]) -> Iterator[str]:
 
 def _heard(active: Mapping[str, Json]) -> Iterator[str]:
     if "send_digits" in active:
-        yield f"It presses the keys {exactly(str(active['send_digits']))}."
+        yield f"It presses {exactly(str(active['send_digits']))}."
     if "twiml" in active:
         yield from in_words(str(active["twiml"]))
 
@@ -239,7 +239,8 @@ def _exact(
         if name != "twiml":
             shown_value = MASK if parameters[name].secret else json.dumps(value, ensure_ascii=False)
             origin = " (set by the policy)" if name in added else ""
-            yield name, f"{shown_value} {parameters[name].unit}".rstrip() + origin
+            unit = parameters[name].unit.removesuffix("s" if value == 1 else "")
+            yield name, f"{shown_value} {unit}".rstrip() + origin
         elif said:  # the sentence about it has single spaces
             is_shown = said == " ".join(said.split())
             yield "say", "(shown above)" if is_shown else json.dumps(said, ensure_ascii=False)

@@ -105,7 +105,8 @@ class RepeatedCalls:
 
     async def _find(self, party: str, named: str) -> dict[str, str]:
         """Return the ids of recent calls to `party`, with a sentence for the preview."""
-        placed = await self.storage.get_with_ttl(self._placed_key(party))
+        placed_key = self._placed_key(party)
+        placed = await self.storage.get_with_ttl(placed_key) if self.confirmed else None
         sent = await self.storage.get_with_ttl(self._sent_key(party))
         found: dict[str, str] = {}
         if sent is not None:

@@ -60,8 +60,8 @@ def _clauses(clauses: tuple[str, ...], values: Mapping[str, str]) -> Iterator[st
     is_first = True
     for clause in clauses:
         fields = [name for _, name, _, _ in string.Formatter().parse(clause) if name]
-        repeats_nothing = is_first and ":times}" in clause
-        if all(name in values for name in fields) and not repeats_nothing:
+        is_useless = ":times}" in clause if is_first else not fields
+        if all(name in values for name in fields) and not is_useless:
             stop = "" if is_first or not clause[0].isupper() else ". "
             yield stop + _Formatter().vformat(clause, (), values)
             is_first = False

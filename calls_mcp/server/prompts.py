@@ -131,7 +131,7 @@ class Prompts:
         prompts = self._permitted()
         if name not in prompts:
             raise invalid_params(
-                f"Unknown prompt {quoted(name, 64)}. Available: {', '.join(prompts)}"
+                f"Unknown prompt {quoted(name, 64)}. Available: {', '.join(prompts) or 'none'}"
             )
         return prompts[name]
 

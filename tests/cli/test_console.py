@@ -47,7 +47,7 @@ def test_an_address_that_other_machines_reach_needs_a_proxy(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["console", "--host", "0.0.0.0", "--port", "0"]) == 2  # noqa: S104
-    assert "--url" in capsys.readouterr().err
+    assert "CALLS_MCP_CONSOLE_URL" in capsys.readouterr().err
 
 
 def test_an_address_that_is_not_available_is_named_and_not_the_proxy(

@@ -212,6 +212,9 @@ async def test_a_read_only_console_hangs_nothing_up(tmp_path: Path) -> None:
 async def test_an_ended_call_cannot_be_hung_up(harness: Harness, ann: WebClient) -> None:
     path = f"/calls/{await harness.place_call()}/hang-up"
     assert (await ann.decide(path)).status_code == 303
+    page = await ann.read(path)
+    assert "This call has already ended." in text_of(page)
+    assert f'action="{path}"' not in page
     assert (await ann.decide(path)).status_code == 409
     assert len(harness.changes) == 2
 

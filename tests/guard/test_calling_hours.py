@@ -174,6 +174,20 @@ async def test_at_night_a_call_that_needs_no_confirmation_needs_one(
     assert AT_NIGHT in asked["confirmation"]["preview"]
 
 
+@pytest.mark.parametrize(("outside", "needs_human"), [("confirm", True), ("allow", False)])
+async def test_at_night_a_pre_approved_number_needs_what_other_numbers_need(
+    tmp_path: Path, outside: str, *, needs_human: bool
+) -> None:
+    rules = f'[confirm]\nplace = "require_human"\n{PRE_APPROVED}[hours]\noutside = "{outside}"\n'
+    async with at_new_york(tmp_path, "20:59:59", rules) as (harness, agent):
+        by_day = await agent.call("create_call", **placing(to=NEW_YORK))
+        harness.clock.advance(31)
+        at_night = await agent.call("create_call", **placing(to=NEW_YORK))
+    assert by_day["outcome"] == "done"
+    assert ("(confirm.place)" in at_night.get("error", {}).get("message", "")) is needs_human
+    assert (at_night["outcome"] == "done") is not needs_human
+
+
 async def test_a_number_that_twiml_dials_needs_a_confirmation_at_night(tmp_path: Path) -> None:
     dials = f"<Response><Dial>{NEW_YORK}</Dial></Response>"
     async with at_new_york(tmp_path, "23:00:00", calls_mcp_confirm="none") as (harness, agent):

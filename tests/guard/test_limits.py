@@ -450,8 +450,9 @@ async def test_a_change_that_dials_more_than_a_cap_allows_is_refused_without_ask
     async with capped(tmp_path, cap) as (harness, agent):
         refused = await agent.call("create_call", **placing(twiml=f"<Response>{dial}</Response>"))
         assert harness.changes == []
-    assert "this makes 3 calls, and the limit is 2" in refused["error"]["message"]
-    assert "Dial fewer numbers in twiml." in refused["error"]["hint"]
+    what = "calls" if "in_flight" in cap else "calls or messages"
+    assert f"this makes 3 {what}, and the limit is 2" in refused["error"]["message"]
+    assert "Call or message fewer numbers in twiml." in refused["error"]["hint"]
 
 
 async def test_a_preview_is_shown_only_if_all_calls_of_the_change_are_available(
@@ -597,8 +598,10 @@ async def test_a_number_is_not_called_more_often_than_allowed_by_one_change(
         refused = await agent.call("create_call", **change)
         assert harness.changes == []
     assert f"(caps.same_number_per_{span})" in refused["error"]["message"]
-    assert "3 calls to the same number, and the limit is 2 per" in refused["error"]["message"]
-    assert "Dial fewer numbers in twiml." in refused["error"]["hint"]
+    assert (
+        "3 calls or messages to the same number, and the limit is 2" in refused["error"]["message"]
+    )
+    assert "Call or message fewer numbers in twiml." in refused["error"]["hint"]
     caps = f"same_number_seconds = 0\nsame_number_per_{span} = 5"
     async with capped(tmp_path, caps, confirm="none") as (harness, agent):
         assert (await agent.call("create_call", **change))["outcome"] == "done"
@@ -697,7 +700,7 @@ async def test_talk_is_limited_by_real_durations_once_calls_have_ended(tmp_path:
         again = await agent.call("create_call", **placing())
         assert len(harness.changes) == 4
     assert "(caps.minutes_per_day): the limit of 10 min of talk time" in refused["error"]["message"]
-    assert "Wait 24 h." in refused["error"]["hint"]
+    assert "Try again when a call has ended, or in 24 h at the latest." in refused["error"]["hint"]
     assert third["outcome"] == "done"
     assert lookups == 1
     assert again["error"]["kind"] == "policy_denied"

@@ -42,7 +42,7 @@ async def test_the_preview_of_a_new_call_mentions_all_effects(
         'Unknown instructions: "https://example.com/voice" (GET) decides what is heard.',
         "Recorded: The law may require the consent of everyone on the call.",
         "New number: This server has not called it in the past year.",
-        'It presses the keys "1w2".',
+        'It presses "1w2".',
         (f'Requested by "tester". Account {ACCOUNT}. Note: twiml is ignored because url is given.'),
         (
             f'Exact arguments: to "{TALKS_FOR_AN_HOUR}", from "{CALLER}", url "{url}", '

@@ -117,6 +117,29 @@ def test_the_sentences_name_each_url_that_gives_instructions(element: str, attri
     assert URL in " ".join(in_words(f'<Response><{element} {attribute}="{URL}"/></Response>'))
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (f'<Dial action="{URL}"/>', "It dials nobody, and then follows"),
+        (f'<Connect action="{URL}"><Room/></Connect>', "It connects the call, and then follows"),
+        (f'<Refer action="{URL}"/>', "It transfers the call, and then follows"),
+        (f'<Enqueue waitUrl="{URL}"/>', "It puts the call into a queue, where it hears"),
+        ('<Sms to="+12025550171"/>', "It sends an empty text message to +1 202 555 0171."),
+        (
+            f'<Dial><Conference waitUrl="{URL}"/></Dial>',
+            "It connects the call to a conference (whose",
+        ),
+        (
+            f'<Dial><Queue url="{URL}"/></Dial>',
+            "It connects the call to the first caller in a queue (who first hears",
+        ),
+        (f'<Dial><Number url="{URL}"/></Dial>', "It connects the call to nobody (who"),
+    ],
+)
+def test_a_sentence_is_complete_without_its_object(body: str, words: str) -> None:
+    assert in_words(f"<Response>{body}</Response>")[0].startswith(words)
+
+
 def test_two_clauses_of_an_element_are_two_sentences() -> None:
     words = in_words(f"<Response><Dial>+15005550006{NUMBER}</Dial></Response>")
     assert words[0] == (

@@ -16,7 +16,7 @@ from tests.emulator.voice.phone import Application, Phone, switched_on
 OPENINGS = {
     "said": "A voice says ",
     "played": "It plays the audio at ",
-    "pressed": "It presses the keys ",
+    "pressed": "It presses ",
     "paused": "It waits for ",
     "dialed": "It connects the call to ",
 }

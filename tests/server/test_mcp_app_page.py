@@ -107,8 +107,7 @@ def test_a_call_is_a_card_with_a_timeline(host: Host) -> None:
     expect(view.locator("h1")).to_have_text("Call to +1 500 555 0205")
     expect(view.get_by_role("status")).to_have_text("Completed")
     expect(view.locator("#shown > p")).to_have_text(
-        "A person or a machine answered (machine detection gave no result). "
-        "It lasted 1 h 1 min 3 s."
+        "A person or a machine answered (no machine detection result). It lasted 1 h 1 min 3 s."
     )
     view.get_by_text("Details").click()
     facts = dict(

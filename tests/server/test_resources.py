@@ -178,7 +178,7 @@ async def test_reads_of_calls_count_as_reads(tmp_path: Path) -> None:
     async with open_harness(calls_mcp_policy=policy) as harness, harness.connect() as agent:
         sid = await agent.place()
         await agent.client.read_resource(f"calls://call/{sid}")
-        with pytest.raises(MCPError, match="1 tool call a minute is reached"):
+        with pytest.raises(MCPError, match="1 read a minute is reached"):
             await agent.client.read_resource(f"calls://call/{sid}")
         assert len(harness.reads) == 1
 

@@ -25,7 +25,7 @@ from tests.http.service import by_tokens, entry, open_service, write
 pytestmark = pytest.mark.anyio
 
 SOON = 0.01  # seconds
-REPLAYED = "the operator's approval was already used"
+REPLAYED = "the change was sent when the operator approved it"
 
 
 async def outcome_of(approvals: Approvals, request: ApprovalRequest) -> Progress:

@@ -286,7 +286,7 @@ async def test_reads_for_a_subscription_count_against_its_principal(
         async with subscribed(in_memory(harness), "auto", uri_of(sid)):
             await looked(harness, sid, 2)
             async with in_memory(harness)("auto", None) as client:
-                with pytest.raises(MCPError, match="3 tool calls a minute is reached"):
+                with pytest.raises(MCPError, match="3 reads a minute is reached"):
                     await client.read_resource(uri_of(sid))
         assert looks(harness, sid) == 3
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

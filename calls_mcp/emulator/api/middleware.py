@@ -166,7 +166,7 @@ class Fault(BaseModel):
     def _uses_every_field_that_is_set(self) -> Self:
         given = self.model_fields_set - {"kind", "method", "requests", "probability"}
         if unused := sorted(given - _USED_FIELDS[self.kind]):
-            raise ValueError(f"a {self.kind} fault does not use {', '.join(unused)}")
+            raise ValueError(f"a fault of kind {self.kind} does not use {', '.join(unused)}")
         return self
 
     def response(self) -> ASGIApp | None:

@@ -218,7 +218,7 @@ def _object_to_bare_number(rules: Destinations, digits: str) -> Iterator[Objecti
         reason = "`to` is a SIP address whose number can't be checked without its country code"
         yield Objection("destinations.allow_sip", reason, "Write it with + and country code.")
     elif denied := _look_up_types(digits) & {*rules.deny_number_types}:
-        reason = f"`to` may be a {min(denied).replace('_', '-')} number"
+        reason = f"`to` may be a number of type {min(denied)}"
         hint = f"If it is a phone number, write it with + and country code. {_HINT}"
         yield Objection("destinations.deny_number_types", reason, hint)
 
@@ -300,7 +300,7 @@ def _mismatches(
     if rules.allow_countries and not _all_in(rules.allow_countries, facts.regions):
         yield "allow_countries", "a number outside the allowed countries"
     if facts.type in rules.deny_number_types:
-        yield "deny_number_types", f"a {facts.type.replace('_', '-')} number"
+        yield "deny_number_types", f"a number of type {facts.type}"
 
 
 def _all_in(countries: Iterable[str], regions: frozenset[str]) -> bool:

@@ -47,11 +47,17 @@ class Judgement:
 
 
 def judge(
-    policy: Policy, arguments: "Arguments", account_sid: str, others: Iterable[Objection] = ()
+    policy: Policy,
+    arguments: "Arguments",
+    account_sid: str,
+    others: Iterable[Objection] = (),
+    *,
+    can_be_pre_approved: bool = True,
 ) -> Judgement:
     """Apply the policy to an invocation on an account. For a read, only the account matters.
 
     `others` are objections that the policy alone does not show, such as those of calling hours.
+    `can_be_pre_approved` says whether pre-approved numbers count.
 
     Raises:
         PolicyDenied: Names all rules that refuse it.
@@ -60,6 +66,9 @@ def judge(
         judge_account(policy, account_sid)
         return Judgement("never", "accounts.allow", arguments)
     requirement, rule = _requirement(policy, arguments)
+    exempt = rule == "confirm.place" and requirement in ("confirm", "require_human")
+    if can_be_pre_approved and exempt and _is_pre_approved(policy, arguments):
+        requirement, rule = "never", "destinations.pre_approved"
     if requirement == "deny":
         raise PolicyDenied(rule, "it allows no change of this kind", _DENIED)
     account = object_to_account(policy, account_sid)
@@ -94,11 +103,7 @@ def _requirement(policy: Policy, arguments: "Arguments") -> tuple[Requirement, s
     needs: dict[Requirement, str] = {}
     for action in _actions(arguments):
         needs.setdefault(confirm.of(action), f"confirm.{action}")
-    requirement, rule = strictest(needs)
-    exempt = rule == "confirm.place" and requirement in ("confirm", "require_human")
-    if exempt and _is_pre_approved(policy, arguments):
-        return "never", "destinations.pre_approved"
-    return requirement, rule
+    return strictest(needs)
 
 
 def _is_pre_approved(policy: Policy, arguments: "Arguments") -> bool:
@@ -173,7 +178,7 @@ def _object_to_excess(caps: Caps, values: Mapping[str, Json]) -> Iterator[Object
     for name, ceiling in (("time_limit", caps.time_limit), ("timeout", caps.timeout)):
         value = values.get(name)
         if isinstance(value, int) and 0 < ceiling < value:
-            reason = f"{name} is {value} seconds, but at most {ceiling} are allowed"
+            reason = f"{name} is {value} seconds, and the limit is {ceiling}"
             yield Objection(
                 f"caps.{name}", reason, f"Use a {name} of {ceiling} or less, or leave it out."
             )

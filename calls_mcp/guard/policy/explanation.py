@@ -9,7 +9,6 @@ from calls_mcp.guard.policy.rules import (
     ConfirmRules,
     CountryHours,
     Counts,
-    Destinations,
     Exceptional,
     Hours,
     Policy,
@@ -62,7 +61,7 @@ def explain(policy: Policy) -> list[str]:
 def explain_by_topic(policy: Policy) -> dict[str, list[str]]:
     """Return the sentences by topic, without those of `requirements`."""
     return {
-        "Who can be called": [*_destinations(policy.destinations, policy.confirm)],
+        "Who can be called": [*_destinations(policy)],
         "Caller IDs and accounts": [
             _among("caller IDs", policy.caller_ids.allow, "that the API accepts"),
             _among("accounts", policy.accounts.allow, "that the credentials can use"),
@@ -87,7 +86,7 @@ def summary(policy: Policy) -> tuple[str, ...]:
         needs.setdefault(getattr(rules, section.name), []).append(section.name.replace("_", " "))
     return (
         *(f"{_HEADINGS[need]}: {', '.join(names)}." for need, names in needs.items()),
-        *_destinations(policy.destinations, policy.confirm),
+        *_destinations(policy),
         _counts("In total", policy.caps),
     )
 
@@ -98,7 +97,8 @@ def _confirmations(rules: ConfirmRules) -> Iterator[str]:
         yield f"{_ACTIONS[section.name]} {_REQUIREMENTS[requirement]}."
 
 
-def _destinations(rules: Destinations, confirm: ConfirmRules) -> Iterator[str]:
+def _destinations(policy: Policy) -> Iterator[str]:
+    rules = policy.destinations
     yield "Emergency numbers and numbers too short to be a phone number are never called."
     yield from _if_any("Only numbers that begin with {} can be called.", rules.allow_prefixes)
     yield from _if_any("Numbers that begin with {} are refused.", rules.deny_prefixes)
@@ -111,11 +111,11 @@ def _destinations(rules: Destinations, confirm: ConfirmRules) -> Iterator[str]:
         yield "Numbers on the do-not-call list (deny_file) are refused."
     yield _patterns("SIP addresses", rules.allow_sip)
     yield _patterns("clients (client:name)", rules.allow_clients)
-    if confirm.place not in ("operator", "deny"):
+    if policy.confirm.place not in ("operator", "deny"):
+        with_url = "use a URL, " if policy.urls.allow_any_host else ""
         yield from _if_any(
-            "Calls to {} need no confirmation, unless they press keys or dial other numbers in "
-            "TwiML. While urls.hosts allows any host, calls with a URL for instructions or in "
-            "TwiML need one, too.",
+            f"Calls to {{}} need no confirmation, unless they {with_url}press keys, have an "
+            "application_sid, or dial other numbers in TwiML.",
             rules.pre_approved,
         )
 
@@ -172,12 +172,13 @@ def _week(rules: CountryHours) -> str:
     if own and not daily.end:
         return ", ".join(own)
     closed = [f"{day}s" for day, span in days.items() if not span.end and daily.end]
-    return ", ".join((str(daily), *own, *([f"except on {_listed(closed)}"] if closed else [])))
+    hours = ", but ".join([str(daily), *([", ".join(own)] if own else [])])
+    return f"{hours}, except on {_listed(closed)}" if closed else hours
 
 
 def _caps(caps: Caps) -> Iterator[str]:
-    lasts = f"lasts at most {duration(caps.time_limit)}" if caps.time_limit else "has no time limit"
-    yield f"A call {lasts} and rings for at most {duration(caps.timeout)}."
+    longest = duration(caps.time_limit) if caps.time_limit else "its time_limit (4 h by default)"
+    yield f"A call lasts at most {longest} and rings for at most {duration(caps.timeout)}."
     yield f"Recording calls is {'' if caps.record else 'not '}allowed."
     yield _counts("In total", caps)
     yield _counts("Each principal", caps.principal)

@@ -83,7 +83,7 @@ def _faults(file: Path, wrong: list[int]) -> Iterable[str]:
     expected = "must be a number with + and country code, or a prefix such as +4930*"
     yield from (f"{file}:{line}: {expected}" for line in islice(wrong, _MOST_FAULTS))
     if len(wrong) > _MOST_FAULTS:
-        yield f"{file}: {len(wrong) - _MOST_FAULTS} more lines are malformed"
+        yield f"{file}: malformed lines after these: {len(wrong) - _MOST_FAULTS}"
 
 
 def _is_in(numbers: "array[int]", number: int) -> bool:

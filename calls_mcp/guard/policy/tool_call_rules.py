@@ -35,12 +35,13 @@ async def count_tool_call(
     Raises:
         PolicyDenied: The limit is reached.
     """
-    name = "reads_per_minute" if operation.read_only else "changes_per_minute"
+    kind = "read" if operation.read_only else "change"
+    name = f"{kind}s_per_minute"
     amount = getattr(caps, name)
     if not amount:
         return
     exceeded = await limiter.hit([Limit(name, amount, 60, principal)])
     if exceeded is not None:
-        reason = f"the limit of {counted(amount, 'tool call')} a minute is reached"
+        reason = f"the limit of {counted(amount, kind)} a minute is reached"
         hint = f"Wait {about(exceeded.retry_after)}, then call tools less often."
         raise PolicyDenied(f"caps.{name}", reason, hint)

@@ -159,7 +159,9 @@ def _object_to_party(rules: Destinations, value: Value) -> Iterator[Objection]:
     verb = "sends a message to" if value.kind == "message_to" else "dials"
     if value.kind in ("message_to", "phone_number") and not _NUMBER.fullmatch(address):
         reason = f"twiml {verb} {shown}, which is not in E.164 form"
-        hint = "Write the number with + and country code."
+        hint = "Write a number with + and country code."
+        if value.kind == "phone_number":
+            hint += " SIP addresses must be in <Sip>, and clients in <Client>."
         yield Objection("destinations.twiml", reason, hint)
         return
     if value.kind == "sip_address" and not address.lower().startswith(("sip:", "sips:")):
@@ -193,7 +195,7 @@ def _object_to_seconds(caps: Caps, value: Value) -> Iterator[Objection]:
         reason = f"twiml has {shown} as {value.place}, which is not a positive number of seconds"
         yield Objection(rule, reason, hint)
     elif int(value.text) > most:
-        reason = f"{value.place} in twiml is {value.text} seconds, but at most {most} are allowed"
+        reason = f"{value.place} in twiml is {value.text} seconds, and the limit is {most}"
         yield Objection(rule, reason, hint)
 
 

@@ -26,7 +26,6 @@ _SECURE = {"http": "an https", "ws": "a wss"}
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]*)(:[0-9]*)?")
 _PRINTABLE = re.compile(r"[!-~]+")
 
-_ALWAYS = "Use an https URL on a public host. No setting allows this one."
 _HOSTS = "Use a URL on an allowed host, or ask the operator to allow this one."
 
 
@@ -38,7 +37,8 @@ def object_to_url(
     The URL must have this `scheme` or its secure variant (https or wss).
     """
     if danger := _danger(url, scheme):
-        yield Objection("urls.always", f"{name} is a URL {danger}", _ALWAYS)
+        hint = f"Use {_SECURE[scheme]} URL on a public host. No setting allows this one."
+        yield Objection("urls.always", f"{name} is a URL {danger}", hint)
         return
     if rules.https_only and not url.lower().startswith(f"{scheme}s:"):
         hint = f"Use {_SECURE[scheme]} URL, or ask the operator to allow unencrypted ones."

@@ -169,7 +169,7 @@ async def test_the_error_about_an_invalid_fault_says_what_to_send(api: ApiClient
         '{"kind": "drop", "Requests": 1}': "Requests: unknown key",
         '{"kind": "drop", "requests": 0}': "requests: must be 1 or more",
         '{"kind": "drop", "requests": "x"}': "requests: must be a whole number",
-        '{"kind": "drop", "status": 503}': "a drop fault does not use status",
+        '{"kind": "drop", "status": 503}': "a fault of kind drop does not use status",
         "{}": "kind: is required",
         "[]": "the body must be a JSON object",
         "{": "the body must be JSON",

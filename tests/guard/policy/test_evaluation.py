@@ -217,7 +217,7 @@ def test_a_refusal_has_its_rule_a_reason_and_a_hint() -> None:
     assert failure.content() == {
         "kind": "policy_denied",
         "message": "Nothing was sent. The operator's policy refuses this "
-        "(destinations.deny_number_types): `to` is a premium-rate number.",
+        "(destinations.deny_number_types): `to` is a number of type premium_rate.",
         "hint": "Ask your user for another number or address, "
         "or ask the operator to allow this one.",
         "retryable": False,

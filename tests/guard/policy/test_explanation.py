@@ -79,9 +79,8 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             "destinations",
             {"pre_approved": (BERLIN,)},
             (
-                f"Calls to {BERLIN} need no confirmation, unless they press keys or dial other "
-                "numbers in TwiML. While urls.hosts allows any host, calls with a URL for "
-                "instructions or in TwiML need one, too."
+                f"Calls to {BERLIN} need no confirmation, unless they use a URL, press keys, have "
+                "an application_sid, or dial other numbers in TwiML."
             ),
         ),
         ("caller_ids", {"allow": ("+49*",)}, "Allowed caller IDs: +49*."),
@@ -100,7 +99,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             "hours",
             {"sunday": NEVER, "saturday": Span(600, 1080)},
             (
-                "Numbers can be called from 08:00 to 21:00, on Saturdays from 10:00 to 18:00, "
+                "Numbers can be called from 08:00 to 21:00, but on Saturdays from 10:00 to 18:00, "
                 "except on Sundays (their local time)."
             ),
         ),

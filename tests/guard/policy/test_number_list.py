@@ -166,7 +166,7 @@ def test_many_malformed_lines_are_counted(policy: Callable[[str, str], Policy]) 
     with pytest.raises(FileError) as caught:
         policy("allow_file", "x\n" * 1000)
     assert len(caught.value.problems) == 21
-    assert caught.value.problems[-1].endswith("980 more lines are malformed")
+    assert caught.value.problems[-1].endswith("malformed lines after these: 980")
 
 
 def test_all_missing_lists_are_reported_at_start(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_refused_time_in_twiml_is_named_with_its_place_and_limit() -> None:
     twiml = '<Response><Dial timeout="a">+15005550205</Dial></Response>'
     denied = refusal(policy, asked("update_call", twiml=twiml))
     assert (
-        "the default timeLimit of <Dial> in twiml is 14400 seconds, but at most 60"
+        "the default timeLimit of <Dial> in twiml is 14400 seconds, and the limit is 60"
         in denied.message
     )
     assert 'twiml has "a" as timeout of <Dial>, which is not a positive number' in denied.message
