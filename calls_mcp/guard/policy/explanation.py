@@ -172,8 +172,9 @@ def _week(rules: CountryHours) -> str:
     if own and not daily.end:
         return ", ".join(own)
     closed = [f"{day}s" for day, span in days.items() if not span.end and daily.end]
-    hours = ", but ".join([str(daily), *([", ".join(own)] if own else [])])
-    return f"{hours}, except on {_listed(closed)}" if closed else hours
+    hours = f"{daily}, but {', '.join(own)}" if own else str(daily)
+    unless = "and not on" if own else "except on"
+    return f"{hours}, {unless} {_listed(closed)}" if closed else hours
 
 
 def _caps(caps: Caps) -> Iterator[str]:
