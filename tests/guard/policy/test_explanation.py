@@ -100,7 +100,7 @@ def test_the_default_policy_is_explained_in_sentences() -> None:
             {"sunday": NEVER, "saturday": Span(600, 1080)},
             (
                 "Numbers can be called from 08:00 to 21:00, but on Saturdays from 10:00 to 18:00, "
-                "except on Sundays (their local time)."
+                "and not on Sundays (their local time)."
             ),
         ),
         (
