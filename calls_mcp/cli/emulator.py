@@ -34,6 +34,7 @@ examples:
 
 It prints its URL and its default credentials to stderr. It never prints --auth-token or --api-key.
 No phone rings. Without --callbacks-anywhere, nothing leaves this machine.
+Its control API moves the clock and injects faults: see docs/emulator.md.
 --seed and --calls can be used together; --seed alone adds 250 calls, --calls alone uses seed 0.
 
 exit status:
