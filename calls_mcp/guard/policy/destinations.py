@@ -12,6 +12,7 @@ from calls_mcp.errors import FileError
 from calls_mcp.guard.policy.number_list import NumberList, load_numbers
 from calls_mcp.guard.policy.rules import Destinations, Objection
 from calls_mcp.guard.policy.sip_address import (
+    EMERGENCY,
     LONGEST_EMERGENCY,
     SHORTEST_SUBSCRIBER,
     SipAddress,
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-# 0 or 9 may be for an outside line.
-_EMERGENCY = re.compile(r"(\+|00|011|0011)?[09]?(112|911|999)")
 _EMERGENCY_RULE = "destinations.emergency"
 _EXIT_CODES = ("00", "011", "0011")
 _UNUSABLE = "can't be checked, because the operator's list of numbers can't be read"
@@ -124,13 +123,13 @@ def _called(number: str) -> Iterator[str]:
 
 
 def _spelled_user(address: SipAddress, spelling: Callable[["NumberFacts"], str]) -> str:
-    certain = [each for each in address.numbers if each.startswith("+")]
-    number = address.number or (certain[0] if len(certain) == 1 else "")
+    known = [each for each in address.numbers if each[0] == "+" and _look_up(each).is_valid]
+    number = address.number or (known[0] if len(known) == 1 else "")
     if len(number) < SHORTEST_SUBSCRIBER:
         return address.user
     valid = (each for each in _international(number) if _look_up(each).is_valid)
-    known = chain(valid, _with_extra_digits(number), _called(number))
-    return next(map(spelling, map(_look_up, known)), number)
+    meant = chain(valid, _with_extra_digits(number), _called(number))
+    return next(map(spelling, map(_look_up, meant)), number)
 
 
 def _international(number: str) -> tuple[str, ...]:
@@ -164,12 +163,12 @@ def _object_to_sip(rules: Destinations, to: str) -> Iterator[Objection]:
         reason = "`to` is a SIP address that can be understood in more than one way"
         hint = (
             "Write it plainly, as sip:name@host. Only X-… and User-to-User headers are allowed. "
-            "They and parameters can't contain spaces or any of @ , \" < >, even encoded."
+            "Parameters can't contain spaces, and neither they nor headers any of @ , \" < >."
         )
         yield Objection("destinations.allow_sip", reason, hint)
         return
     for part in sorted(address.parts - address.numbers):
-        if _EMERGENCY.fullmatch(part):
+        if EMERGENCY.fullmatch(part):
             yield _emergency_part(part)
     if address.is_doubtful and rules.are_strict:
         yield _doubtful()
@@ -194,7 +193,7 @@ def _doubtful() -> Objection:
 
 
 def _object_to_sip_number(rules: Destinations, number: str) -> Iterator[Objection]:
-    if _EMERGENCY.fullmatch(number):
+    if EMERGENCY.fullmatch(number):
         yield _emergency()
     elif number.startswith("+"):
         yield from _object_to_number(rules, number)
@@ -256,8 +255,12 @@ def _object_to_listed(rules: Destinations, facts: "NumberFacts") -> Iterator[Obj
 
 
 def _denial(denied: NumberList, facts: "NumberFacts") -> str:
-    spellings = facts.spellings | facts.shorter
-    is_denied = any(denied.has(each) or denied.has_prefix(each) for each in spellings)
+    whole = (facts.number, facts.canonical, facts.reached, facts.with_trunk)
+    is_denied = (
+        any(map(denied.has_prefix, whole))
+        or any(map(denied.has, facts.spellings))
+        or any(map(denied.has, facts.shorter))
+    )
     return "is on the do-not-call list" if is_denied else ""
 
 

@@ -1,6 +1,5 @@
 """What is known about a phone number, from the numbering plans of all countries."""
 
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,21 +9,22 @@ from phonenumbers import PhoneNumber
 
 from calls_mcp.guard.policy.sip_address import LONGEST_EMERGENCY, SHORTEST_SUBSCRIBER
 
-# Mobile numbers began with a 1 until 2019. Networks still accept it.
-_OLD_MEXICAN_MOBILE = re.compile(r"\A\+521")
-_MEXICAN = re.compile(r"\A\+52")
+_MEXICO, _OLD_MEXICAN_MOBILE = "+52", "+521"  # the 1 was dialed until 2019, and still can be
+_LONGEST = 18  # characters: three more digits than E.164 allows. The network ignores the rest.
 
 
 @dataclass(frozen=True, slots=True)
 class NumberFacts:
     """What is known about a number. It has several `regions` if only its calling code is known.
 
-    The phone network ignores extra digits, so it most likely dials `reached`.
+    The phone network ignores extra digits, so it most likely dials `reached`. `with_trunk` has the
+    0 that is only dialed without the country code, unless this makes it a number of somebody else.
     """
 
     number: str
     canonical: str
     reached: str
+    with_trunk: str
     regions: frozenset[str]
     type: str
     is_valid: bool
@@ -32,7 +32,7 @@ class NumberFacts:
 
     @property
     def spellings(self) -> frozenset[str]:
-        """Return the number as lists may have it."""
+        """Return the number as it is dialed from abroad and at home, and as it once was."""
         return _spellings(self.number)
 
     @property
@@ -48,12 +48,13 @@ class NumberFacts:
 @lru_cache(maxsize=256)  # a change looks its numbers up several times, 0.3 ms each
 def look_up(number: str) -> NumberFacts:
     """Return what is known about a number with + and country code."""
+    number = number[:_LONGEST]
     try:
         parsed = phonenumbers.parse(number)
     except phonenumbers.NumberParseException:
         nobody: frozenset[str] = frozenset()
         return NumberFacts(
-            number, number, number, nobody, "unknown", is_valid=False, emergency=False
+            number, number, number, number, nobody, "unknown", is_valid=False, emergency=False
         )
     sharing = phonenumbers.region_codes_for_country_code(parsed.country_code or 0)
     region = phonenumbers.region_code_for_number(parsed)
@@ -64,6 +65,7 @@ def look_up(number: str) -> NumberFacts:
         number=number,
         canonical=_e164(parsed),
         reached=_e164(reached),
+        with_trunk=_own(_with_trunk(parsed), parsed),
         regions=frozenset({region} if region else sharing),
         type=phonenumbers.PhoneNumberType.to_string(phonenumbers.number_type(reached)).lower(),
         is_valid=is_valid,
@@ -71,22 +73,39 @@ def look_up(number: str) -> NumberFacts:
     )
 
 
+@lru_cache(maxsize=256)
 def _spellings(number: str) -> frozenset[str]:
-    """Return a number as it is dialed, also at home: with a 0, or as old lists have it."""
-    with suppress(phonenumbers.NumberParseException):
+    """Return all spellings of a number that lists may have, without those of other numbers."""
+    try:
         parsed = phonenumbers.parse(number)
-        code, canonical = f"+{parsed.country_code}", _e164(parsed)
-        domestic = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
-        dialed = phonenumbers.normalize_digits_only(domestic)
-        with_trunk = canonical.replace(code, f"{code}0", 1)
-        found = {number, canonical, with_trunk, code + dialed, code + dialed.removeprefix("0")}
-        return frozenset({*found, _MEXICAN.sub("+521", canonical)})
-    return frozenset({number})
+    except phonenumbers.NumberParseException:
+        return frozenset({number})
+    code, canonical = f"+{parsed.country_code}", _e164(parsed)
+    domestic = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.NATIONAL)
+    at_home = phonenumbers.normalize_digits_only(domestic)  # in Argentina, mobile numbers get a 15
+    others = {_with_trunk(parsed), code + at_home, code + at_home.removeprefix("0")}
+    if code == _MEXICO:
+        others.add(canonical.replace(_MEXICO, _OLD_MEXICAN_MOBILE, 1))
+    return frozenset({number, canonical, *(_own(other, parsed) for other in others)})
+
+
+def _with_trunk(number: PhoneNumber) -> str:
+    return f"+{number.country_code}0{phonenumbers.national_significant_number(number)}"
+
+
+def _own(spelling: str, number: PhoneNumber) -> str:
+    """Return a spelling of a number, or its canonical one if it is another valid number."""
+    with suppress(phonenumbers.NumberParseException):
+        parsed = phonenumbers.parse(spelling)
+        if phonenumbers.is_valid_number(parsed) and parsed != number:
+            return _e164(number)
+    return spelling
 
 
 def _starts(number: str) -> tuple[str, ...]:
     """Return the numbers that a number begins with, as they are dialed now, longest first."""
-    current = _OLD_MEXICAN_MOBILE.sub("+52", number)
+    is_old = number.startswith(_OLD_MEXICAN_MOBILE)
+    current = number.replace(_OLD_MEXICAN_MOBILE, _MEXICO, 1) if is_old else number
     return tuple(current[:end] for end in range(len(number) - 1, SHORTEST_SUBSCRIBER, -1))
 
 

@@ -18,15 +18,18 @@ _URI = re.compile(
 )
 _NUMBER = re.compile(r"\+?[0-9]+")
 SEPARATORS = re.compile(r"[\s().-]+")
+# 0 or 9 may be for an outside line.
+EMERGENCY = re.compile(r"(\+|00|011|0011)?[09]?(112|911|999)")
 # Codes that a gateway obeys before it dials, such as *67, *31# and #31#.
 _CODE = re.compile(r"\A[*#]+([0-9]{2,3}[*#]+|[0-9]{2})")
-_LONGEST_CODE = 4  # digits
+_LONGEST_CODE, _USUAL_CODE = 4, 2  # digits
 _RUN = re.compile(r"([*#]*)(\+?[0-9]+)")
 _MOST_NUMBERS = 20
+_LONGEST_USER = 128  # characters; longer ones would take long to check
 _FILLING = re.compile(r"[\s.-]+")  # SEPARATORS, but without parentheses
 # What ends the digits that are dialed, or comes before them: punctuation, and p, w, x or ext.
-_PAUSE = r"(?:[^\w*#+]|(?<![^\W\d_])(?:[ptwx]+|ext)(?![^\W\d_]))"
-_PAUSES = re.compile(_PAUSE)
+_PAUSE = r"(?:[^\w*#+]|(?<![^\W\d_])(?:[ptwx]|ext)+(?![^\W\d_]))"
+_PAUSES = re.compile(rf"_|{_PAUSE}")
 _NUMBER_WITH_PAUSE = re.compile(
     rf"[0-9]{{{SHORTEST_SUBSCRIBER},}}[*#]*{_PAUSE}|{_PAUSE}\+?[0-9]{{{SHORTEST_SUBSCRIBER},}}"
 )
@@ -63,23 +66,19 @@ class SipAddress:
         """Return all numbers that a gateway may dial, as digits with or without a +."""
         found = _runs(self._dialed)
         if self._has_letters:
-            found = {number for number in found if number.startswith("+")}
+            found = {number for number in found if number.startswith("+")} | _runs(self._joined)
         return frozenset({*found, self.number} - {""})
 
     @property
     def parts(self) -> frozenset[str]:
         """Return all digits that a gateway may dial if it stops at letters or punctuation."""
-        joined = _PAUSES.sub("", self.spelled.lower())
-        texts = (self._dialed, _FILLING.sub("", self.spelled.lower()), _number(joined))
+        texts = (self._dialed, self._joined, _FILLING.sub("", self.spelled.lower()))
         return frozenset[str]().union(*map(_runs, texts))
 
     @property
     def has_pause(self) -> bool:
         """Return whether a number has a pause or suffix, so that a part of it may be dialed."""
-        plain = SEPARATORS.sub("", self.spelled.lower())
-        joined = _number(_PAUSES.sub("", plain))
-        is_divided = joined not in plain and len(joined) >= SHORTEST_SUBSCRIBER
-        return is_divided or bool(_NUMBER_WITH_PAUSE.search(plain))
+        return bool(_NUMBER_WITH_PAUSE.search(SEPARATORS.sub("", self.spelled.lower())))
 
     @property
     def is_doubtful(self) -> bool:
@@ -99,6 +98,12 @@ class SipAddress:
         kept = (c for c in self.user.lower() if c.isalnum() or c in "*#+")
         return "".join(kept)
 
+    @property
+    def _joined(self) -> str:
+        """Return the digits of `user` without the pauses between them; empty if it has letters."""
+        joined = _PAUSES.sub("", self.spelled.lower())
+        return "" if any(c.isalpha() for c in joined) else joined
+
     def __str__(self) -> str:
         """Return it as user@host, as the policy's patterns match it."""
         return f"{self.user}@{self.host}"
@@ -107,7 +112,7 @@ class SipAddress:
 def parse_sip(address: str) -> SipAddress | None:
     """Return what `address` (sip:… or sips:…) means; None if it is ambiguous."""
     uri = _URI.fullmatch(address)
-    if uri is None:
+    if uri is None or len(uri["user"]) > _LONGEST_USER:
         return None
     try:
         user = _plain(unquote(uri["user"], errors="strict"))
@@ -163,12 +168,18 @@ def _host(text: str) -> str:
 
 
 def _runs(text: str) -> set[str]:
-    """Return the digits in a text, also without codes of unknown length that they begin with."""
+    """Return the digits in a text, also without a code that they begin with (911 of *67911)."""
     found: set[str] = set()
-    for mark, number in _RUN.findall(text):
-        longest = _LONGEST_CODE if mark and number.isdigit() else 0
-        found |= {number[end:] for end in range(longest + 1)}
-    return found - {""}
+    for place, (mark, number) in enumerate(_RUN.findall(text)):
+        found.add(number)
+        if mark and number.isdigit():
+            lengths = (_USUAL_CODE,) if place else range(1, _LONGEST_CODE + 1)
+            found |= {rest for length in lengths if _can_be_dialed(rest := number[length:])}
+    return found
+
+
+def _can_be_dialed(digits: str) -> bool:
+    return len(digits) >= SHORTEST_SUBSCRIBER or bool(EMERGENCY.fullmatch(digits))
 
 
 def _number(text: str) -> str:

@@ -20,6 +20,7 @@ from calls_mcp.observability.redaction import quoted
 _SECONDS = re.compile(r"0*[1-9][0-9]{0,8}")
 _NUMBER = re.compile(r"\+[1-9][0-9]{1,14}")
 _NOT_RECORDING = frozenset({"false", "do-not-record"})
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SHORT_CODE = re.compile(r"[0-9]{4,6}")  # longer ones may be national numbers
 _CALLER = re.compile(r"\+[1-9][0-9]{1,14}|client:[!-~]+|(sips?:)?[^\s:@]+@[!-~]+")
 _ADDRESSED = PARTIES | {"message_to"}
@@ -83,7 +84,7 @@ def _object_to_value(policy: Policy, value: Value) -> Iterator[Objection]:
             hint = "Send one <Response> element of well-formed XML, without DOCTYPE or entities."
             yield Objection("twiml.well_formed", reason, hint)
         case "unknown":
-            yield from _object_to_unknown(value) if not policy.twiml.unknown else ()
+            yield from _object_to_unknown(policy, value)
         case "url" | "websocket_url":
             scheme = "http" if value.kind == "url" else "ws"
             yield from object_to_url(
@@ -108,7 +109,7 @@ def _object_to_header(value: Value) -> Iterator[Objection]:
     if value.kind == "header_name" and not HARMLESS_HEADER.fullmatch(value.text.lower()):
         reason = f"twiml sends the SIP header {shown}, and only X-… and User-to-User are allowed"
         yield Objection("destinations.twiml", reason, "Leave this <Header> out.")
-    if value.kind == "header_value" and not value.text.isprintable():
+    if value.kind == "header_value" and _CONTROL.search(value.text):
         reason = f"twiml sends a SIP header with the value {shown}, which has control characters"
         yield Objection("destinations.twiml", reason, "Leave them out.")
 
@@ -124,7 +125,9 @@ def _is_recording(value: Value) -> bool:
     return value.kind == "recording" and value.text.lower() not in _NOT_RECORDING
 
 
-def _object_to_unknown(value: Value) -> Iterator[Objection]:
+def _object_to_unknown(policy: Policy, value: Value) -> Iterator[Objection]:
+    if policy.twiml.unknown:
+        return
     place = quoted(value.place, _LONGEST_SHOWN)[1:-1]
     what = f"the text in {place}" if value.text and value.place[0] == "<" else _named(place)
     reason = f"twiml has {what}, which the policy can't check"

@@ -159,10 +159,41 @@ def test_a_number_with_a_pause_in_a_sip_address_is_refused_because_a_part_of_it_
 
 @pytest.mark.parametrize(
     "user",
-    ["1w900w555w1234", "1,900,555,1234", "1x900-555x1234", "1p9p0p0p5p5p5p1p2p3p4"],
+    [
+        *("1w900w555w1234", "1,900,555,1234", "1x900-555x1234", "1_900w555_1234"),
+        *("1w900w555w1234_", "9*67w1w900w555w1234"),
+    ],
 )
-def test_a_number_with_pauses_between_few_digits_is_refused(user: str) -> None:
-    assert ruling(SHIPPED, asked(to=f"sip:{user}@example.com"))
+def test_a_number_with_pauses_between_its_digits_is_that_number(user: str) -> None:
+    to = f"sip:{user}@example.com"
+    assert ruling(SHIPPED, asked(to=to)) == "destinations.deny_number_types"
+
+
+@pytest.mark.parametrize("user", ["9_1w1", "9w1w1_", "0*9w1w1", "*67w9w1w1", "9wext1w1", "9*67911"])
+def test_an_emergency_number_with_pauses_between_its_digits_is_refused(user: str) -> None:
+    assert ruling(SHIPPED, asked(to=f"sip:{user}@example.com")) == "destinations.emergency"
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        *("200*100", "1001*200", "1001*2001", "5*500", "8*2000#", "100*8001", "*98*100", "*1001"),
+        *("100*1112", "100*2911", "12w34", "100&200", "1001,22"),
+    ],
+)
+def test_an_extension_with_a_code_or_pin_is_allowed(user: str) -> None:
+    assert ruling(SHIPPED, asked(to=f"sip:{user}@example.com")) == ""
+
+
+@pytest.mark.parametrize("digits", ["", "0", "0" * 9, "0" * 27])
+def test_any_number_of_extra_digits_is_ignored(digits: str) -> None:
+    for to in (f"sip:{PREMIUM}{digits}@gw", f"sip:{PREMIUM[1:]}{digits}@gw"):
+        assert ruling(SHIPPED, asked(to=to)) == "destinations.deny_number_types"
+
+
+def test_a_user_that_would_take_long_to_check_is_refused() -> None:
+    twiml = f"<Response><Dial><Sip>sip:{'9' * 129}@example.com</Sip></Dial></Response>"
+    assert ruling(SHIPPED, asked(twiml=twiml)) == "destinations.allow_sip"
 
 
 @pytest.mark.parametrize("user", ["9*6719005551234", "*70*6719005551234", "*70#31#19005551234"])

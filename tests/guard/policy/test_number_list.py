@@ -117,6 +117,23 @@ def test_only_numbers_on_the_list_of_allowed_ones_are_called(
     assert ruling(rules, asked(to=to)) == ("" if is_allowed else "destinations.allow_file")
 
 
+@pytest.mark.parametrize(
+    ("listed", "to"),
+    [
+        ("+39 331 2345678", "+390331234567"),
+        ("+39 0331 234567", "+39331234567"),
+        ("+7848*", "+74822123456"),
+        ("+39331*", "+390331234567"),
+        ("+521*", "+525512345678"),
+    ],
+)
+def test_a_list_does_not_apply_to_a_number_that_is_only_similar(
+    policy: Callable[[str, str], Policy], listed: str, to: str
+) -> None:
+    assert ruling(policy("deny_file", listed), asked(to=to)) == ""
+    assert ruling(policy("allow_file", listed), asked(to=to)) == "destinations.allow_file"
+
+
 def test_the_list_applies_to_what_twiml_dials_and_messages(
     policy: Callable[[str, str], Policy],
 ) -> None:
