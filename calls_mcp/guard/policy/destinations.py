@@ -226,6 +226,7 @@ def _object_to_number(rules: Destinations, number: str) -> Iterator[Objection]:
     digits = len(number) - 1
     if digits < SHORTEST_SUBSCRIBER:
         yield _emergency()
+        return
     if not (digits <= LONGEST_EMERGENCY or _describes_numbers(rules)):
         return
     facts = _look_up(number)

@@ -94,10 +94,10 @@ def _with_trunk(number: PhoneNumber) -> str:
 
 
 def _own(spelling: str, number: PhoneNumber) -> str:
-    """Return a spelling of a number, or its canonical one if it is another valid number."""
+    """Return a spelling of a number, or its canonical one if both are valid, and not the same."""
     with suppress(phonenumbers.NumberParseException):
         parsed = phonenumbers.parse(spelling)
-        if phonenumbers.is_valid_number(parsed) and parsed != number:
+        if parsed != number and all(map(phonenumbers.is_valid_number, (parsed, number))):
             return _e164(number)
     return spelling
 
@@ -127,7 +127,7 @@ def _is_emergency(number: PhoneNumber, country: str) -> bool:
 @lru_cache(maxsize=256)  # 25 ms
 def national_types(digits: str) -> frozenset[str]:
     """Return the types of a number without country code, in all countries where it is valid."""
-    types: set[int] = set()
+    digits, types = digits[:_LONGEST], set[int]()
     for region in phonenumbers.SUPPORTED_REGIONS:
         with suppress(phonenumbers.NumberParseException):
             types.add(phonenumbers.number_type(phonenumbers.parse(digits, region)))

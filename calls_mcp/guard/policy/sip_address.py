@@ -12,7 +12,7 @@ SHORTEST_SUBSCRIBER = 7  # digits: +290, +683 and +690 with four more
 LONGEST_EMERGENCY = 9  # digits, calling code included: +227 723141
 
 _URI = re.compile(
-    r"(?P<scheme>sips?):(?P<user>[^@]+)@(?P<host>\[[^\]]*\]|[^\[\]:;?]+)(?::(?P<port>[0-9]+))?"
+    r"(?P<scheme>sips?):(?P<user>[^@]+)@(?P<host>\[[^\]]*\]|[^\[\]:;?]+)(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<parameters>;[^?]*)?(?P<headers>\?\S*)?",
     re.IGNORECASE,
 )
@@ -172,14 +172,13 @@ def _runs(text: str) -> set[str]:
     found: set[str] = set()
     for place, (mark, number) in enumerate(_RUN.findall(text)):
         found.add(number)
-        if mark and number.isdigit():
-            lengths = (_USUAL_CODE,) if place else range(1, _LONGEST_CODE + 1)
-            found |= {rest for length in lengths if _can_be_dialed(rest := number[length:])}
+        longest = _LONGEST_CODE if mark and number.isdigit() else 0
+        for length in range(1, longest + 1):
+            rest = number[length:]
+            is_emergency = EMERGENCY.fullmatch(rest) and (not place or length == _USUAL_CODE)
+            if is_emergency or len(rest) >= SHORTEST_SUBSCRIBER:
+                found.add(rest)
     return found
-
-
-def _can_be_dialed(digits: str) -> bool:
-    return len(digits) >= SHORTEST_SUBSCRIBER or bool(EMERGENCY.fullmatch(digits))
 
 
 def _number(text: str) -> str:

@@ -37,8 +37,8 @@ def object_to_twiml(policy: Policy, twiml: str, *, is_limited: bool) -> Iterator
     """
     found = read_values(twiml)
     if sum(map(_addresses, found)) > _MAX_PARTIES:
-        reason = f"twiml dials more than {_MAX_PARTIES} numbers and addresses"
-        yield Objection("destinations.twiml", reason, "Dial fewer of them.")
+        reason = f"twiml calls or messages more than {_MAX_PARTIES} numbers and addresses"
+        yield Objection("destinations.twiml", reason, "Use fewer of them.")
         return
     for value in found:
         if not (is_limited and value.kind == "time_limit" and value.is_default):

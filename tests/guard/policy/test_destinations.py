@@ -196,7 +196,9 @@ def test_a_user_that_would_take_long_to_check_is_refused() -> None:
     assert ruling(SHIPPED, asked(twiml=twiml)) == "destinations.allow_sip"
 
 
-@pytest.mark.parametrize("user", ["9*6719005551234", "*70*6719005551234", "*70#31#19005551234"])
+@pytest.mark.parametrize(
+    "user", ["9*6719005551234", "9*116719005551234", "*70*6719005551234", "*70#31#19005551234"]
+)
 def test_all_service_codes_before_a_number_are_recognized(user: str) -> None:
     to = f"sip:{user}@example.com"
     assert ruling(SHIPPED, asked(to=to)) == "destinations.deny_number_types"

@@ -85,6 +85,8 @@ def test_a_number_on_the_do_not_call_list_is_denied_however_it_is_spelled(
         ("+54 9 11 2345-6789", "+54111523456789"),
         ("+44 020 7946 0000", "+442079460000"),
         ("+44 20 7946 0000", "+4402079460000"),
+        ("+34 912 34 56 78", "+340912345678"),
+        ("+1 202 555 0171", "+102025550171"),
         ("+7 8 912 345-67-89", "+79123456789"),
     ],
 )
@@ -115,6 +117,16 @@ def test_only_numbers_on_the_list_of_allowed_ones_are_called(
 ) -> None:
     rules = policy("allow_file", LIST)
     assert ruling(rules, asked(to=to)) == ("" if is_allowed else "destinations.allow_file")
+
+
+@pytest.mark.parametrize("user", ["00", "011", "0011", "00x"])
+@pytest.mark.parametrize("key", ["deny_file", "allow_file"])
+def test_an_exit_code_without_a_number_is_refused(
+    policy: Callable[[str, str], Policy], key: str, user: str
+) -> None:
+    to = f"sip:{user}@example.com"
+    arguments = asked(to=FRENCH, twiml=f"<Response><Dial><Sip>{to}</Sip></Dial></Response>")
+    assert "destinations.emergency" in str(refusal(policy(key, LIST + FRENCH), arguments))
 
 
 @pytest.mark.parametrize(
