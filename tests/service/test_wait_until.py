@@ -146,10 +146,10 @@ async def test_when_the_time_is_up_the_result_says_how_to_go_on(condition: str) 
 
 async def test_a_wait_is_limited_by_the_deadline() -> None:
     step = answer(200, call(status="ringing"))
-    async with scripted(step, deadline=0.3, **QUICK) as (_, agent):
+    async with scripted(step, deadline=2, **QUICK) as (_, agent):
         outcome = await agent.call("fetch_call", sid=SID, wait_until="ended")
     (warning,) = outcome["warnings"]
-    assert "still ringing after 0." in warning
+    assert "still ringing after " in warning
     assert "(limited by CALLS_MCP_DEADLINE)" in warning
 
 
