@@ -325,13 +325,8 @@ def _sid(request: Request) -> str:
 
 def _values(sid: str, outcome: Outcome) -> dict[str, object]:
     error = outcome.error
-    message = error.message if error else outcome.reason or ""  # hints are for agents
-    approval = (outcome.confirmation and outcome.confirmation.approval) or ""
     has_ended = outcome.call is not None and outcome.call.live is False
-    return {
-        "sid": sid,
-        "call": outcome.call,
-        "has_ended": has_ended,
-        "error": message,
-        "approval": approval,
-    }
+    ended = "This call has already ended." if has_ended else ""
+    message = error.message if error else outcome.reason or ended  # hints are for agents
+    approval = (outcome.confirmation and outcome.confirmation.approval) or ""
+    return {"sid": sid, "call": outcome.call, "error": message, "approval": approval}

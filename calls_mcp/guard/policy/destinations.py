@@ -123,13 +123,18 @@ def _called(number: str) -> Iterator[str]:
 
 
 def _spelled_user(address: SipAddress, spelling: Callable[["NumberFacts"], str]) -> str:
-    known = [each for each in address.numbers if each[0] == "+" and _look_up(each).is_valid]
-    number = address.number or (known[0] if len(known) == 1 else "")
+    number = address.number or _only_number(address)
     if len(number) < SHORTEST_SUBSCRIBER:
         return address.user
     valid = (each for each in _international(number) if _look_up(each).is_valid)
-    meant = chain(valid, _with_extra_digits(number), _called(number))
-    return next(map(spelling, map(_look_up, meant)), number)
+    known = chain(valid, _with_extra_digits(number), _called(number))
+    return next(map(spelling, map(_look_up, known)), number)
+
+
+def _only_number(address: SipAddress) -> str:
+    """Return the number with a country code in an address; empty unless there is exactly one."""
+    known = [each for each in address.numbers if each[0] == "+" and _look_up(each).is_valid]
+    return known[0] if len(known) == 1 else ""
 
 
 def _international(number: str) -> tuple[str, ...]:

@@ -59,8 +59,8 @@ def look_up(number: str) -> NumberFacts:
     sharing = phonenumbers.region_codes_for_country_code(parsed.country_code or 0)
     region = phonenumbers.region_code_for_number(parsed)
     is_valid = phonenumbers.is_valid_number(parsed)
-    known = (parsed, *map(phonenumbers.parse, _starts(number)))
-    reached = next(filter(phonenumbers.is_valid_number, known), parsed)
+    starts = map(phonenumbers.parse, _starts(number))  # only parsed if needed
+    reached = parsed if is_valid else next(filter(phonenumbers.is_valid_number, starts), parsed)
     return NumberFacts(
         number=number,
         canonical=_e164(parsed),
